@@ -1,0 +1,343 @@
+"""The composition root: the only place that builds the parts and joins them, and runs them to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import uvloop
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from proxy.allocator import keep_freed_memory
+from proxy.config import Config
+from proxy.gateway import Gateway
+from proxy.identity.authenticator import Authenticator
+from proxy.observe import events
+from proxy.observe.access_log import AccessLog
+from proxy.observe.events import log
+from proxy.observe.log_stream import LogStream
+from proxy.observe.metrics import Metrics
+from proxy.ops.health import State, health_routes
+from proxy.ops.listener import OpsListener
+from proxy.ops.metrics import metrics_routes
+from proxy.server.listener import Listener, bind, raise_open_files
+from proxy.server.shared import Shared
+from proxy.store.errors import StoreError
+from proxy.store.follow import follow, load
+from proxy.store.schema import prepare
+from proxy.tls import certificate_expiry, ensure_self_signed, server_context
+from proxy.upstream.pool import Pool
+from proxy.upstream.probe import probe_forever
+
+CERTIFICATE_CHECK = 3600.0
+"""Seconds between two looks at how long a self-signed certificate still lasts."""
+
+SPARE_FILES = 64
+"""Open files beside the connections: listeners, store, log."""
+
+Ready = Callable[[Config, int], Awaitable[None]]
+"""Told, with the public port, when the proxy serves."""
+
+
+class StartError(Exception):
+    """The proxy cannot start with this configuration on this machine; the text names the fault and the fix."""
+
+
+def serve(config: Config, ready: Ready | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code.
+
+    0 when every stream ended by itself, 1 when some were cut or the start failed, 2 when the configuration
+    cannot be used here (a port that is taken, for example).
+    """
+    keep_freed_memory()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, ready))
+
+
+async def _serve(config: Config, ready: Ready | None) -> int:
+    stop = _Signals()
+    try:
+        public, private = _bind(config)
+        tls = _tls(config)
+    except StartError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    try:
+        prepare(config.store.path)
+        keys = await load(config.store.path)
+    except StoreError as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    stream = LogStream(sys.stdout.fileno())
+    events.configure(stream, config.log.format)
+    try:
+        proxy = _Proxy(config, public, private, tls, stream)
+        proxy.gateway.replace_keys(keys)
+        return await proxy.run(stop, ready)
+    finally:
+        logging.getLogger().handlers.clear()
+        stream.close()
+
+
+class _Signals:
+    """The first SIGTERM or SIGINT asks to drain, the second to end at once; heard from the first moment on."""
+
+    def __init__(self) -> None:
+        self.drain = asyncio.Event()
+        self.end = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.end if self.drain.is_set() else self.drain).set()
+
+
+def _bind(config: Config) -> tuple[socket.socket, socket.socket]:
+    faults: list[str] = []
+    sockets: list[socket.socket] = []
+    for option, address in (("listen.address", config.listen.address), ("ops.address", config.ops.address)):
+        try:
+            sockets.append(bind(address.host, address.port))
+        except OSError as error:
+            reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+            faults.append(
+                f"{option}: cannot listen on {address}: {reason}; stop what listens there or write another address"
+            )
+    if faults:
+        for sock in sockets:
+            sock.close()
+        raise StartError("\n".join(faults))
+    return sockets[0], sockets[1]
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    certificate, private_key = config.tls.certificate, config.tls.private_key
+    if certificate is None or private_key is None:
+        return None
+    try:
+        if config.tls.mode == "self-signed":
+            ensure_self_signed(certificate, private_key, datetime.now(UTC))
+        return server_context(certificate, private_key)
+    except OSError as error:
+        raise StartError(f"tls: {certificate} and {private_key} cannot be used: {error}") from None
+
+
+class _Proxy:
+    """All parts of one replica, joined."""
+
+    def __init__(
+        self,
+        config: Config,
+        public: socket.socket,
+        private: socket.socket,
+        tls: ssl.SSLContext | None,
+        stream: LogStream,
+    ) -> None:
+        url = config.upstream.url
+        self.config = config
+        self.public = public
+        self.tls = tls
+        self.metrics = Metrics(version("ollama-auth-proxy"))
+        self.access_log = AccessLog(stream, config.log.format) if config.log.access else None
+        self.pool = Pool(
+            url.host,
+            url.port,
+            ssl.create_default_context() if url.scheme == "https" else None,
+            config.upstream.connect_timeout,
+        )
+        self.gateway = Gateway(
+            authenticator=Authenticator(accept_api_keys=config.auth.api_keys),
+            anonymous=config.auth.anonymous,
+            pool=self.pool,
+            authority=url.authority,
+            metrics=self.metrics,
+            access_log=self.access_log,
+            trusted_proxies=config.listen.trusted_proxies,
+        )
+        self.shared = Shared(
+            max_connections=config.listen.max_connections,
+            max_header_bytes=config.listen.max_header_bytes,
+            header_timeout=config.listen.header_timeout,
+            idle_timeout=config.listen.idle_timeout,
+            refused=self.gateway.refused,
+        )
+        self.listener = Listener(self.gateway, public, tls, self.shared)
+        self.upstream_url = f"{url.scheme}://{url.authority.decode('ascii')}"
+        self.upstream_answers: bool | None = None
+        self.store_fault: StoreError | None = None
+        self.certificate_ends = self._certificate_end()
+        self.metrics.certificate_expiry = lambda: self.certificate_ends
+        self.metrics.log_lines_dropped = lambda: stream.dropped
+        self.metrics.open_connections = lambda: self.shared.open_connections
+        self.ops = OpsListener(self._ops_app(), private)
+
+    def _ops_app(self) -> FastAPI:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self.metrics)
+        app = FastAPI(title="ollama-auth-proxy", docs_url=None, redoc_url=None)
+        checks = {
+            "draining": self._check_draining,
+            "store": self._check_store,
+            "upstream": self._check_upstream,
+            "certificate": self._check_certificate,
+        }
+        app.include_router(health_routes(checks))
+        app.include_router(metrics_routes(registry, self.config.ops.token))
+        return app
+
+    async def run(self, stop: _Signals, ready: Ready | None) -> int:
+        config = self.config
+        wanted = 2 * config.listen.max_connections + SPARE_FILES
+        if (limit := raise_open_files(wanted)) < wanted:
+            log.warning(
+                "open files are limited to %d, which listen.max_connections can exceed: raise LimitNOFILE or"
+                " ulimit -n to %d",
+                limit,
+                wanted,
+            )
+        for warning in config.warnings:
+            log.warning(warning)
+        asyncio.get_running_loop().set_exception_handler(_log_loop_fault)
+        await self.ops.start()
+        await self.listener.start()
+        background = [
+            asyncio.create_task(task)
+            for task in (
+                follow(config.store.path, self.gateway.replace_keys, self._on_store_fault),
+                probe_forever(self.upstream_url, self._on_probe),
+                _every(1.0, self._close_stale),
+                _every(CERTIFICATE_CHECK, self._renew_certificate),
+            )
+        ]
+        port: int = self.public.getsockname()[1]
+        log.info(
+            "serving %s on %s port %d, ops on %s, forwarding to %s",
+            "https" if self.tls else "http",
+            config.listen.address.host,
+            port,
+            config.ops.address,
+            self.upstream_url,
+        )
+        if ready is not None:
+            await ready(config, port)
+        await stop.drain.wait()
+        whole = await self._drain(stop)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        self.pool.close()
+        await self.ops.close()
+        if self.access_log is not None:
+            self.access_log.flush()
+        return 0 if whole else 1
+
+    async def _drain(self, stop: _Signals) -> bool:
+        """Let what is in flight finish; returns whether all of it did."""
+        log.info("draining: no new connections, open streams may finish")
+        ended = asyncio.create_task(stop.end.wait())
+        draining = asyncio.create_task(self.listener.drain(self.config.listen.drain_timeout))
+        await asyncio.wait({ended, draining}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ended, draining):
+            task.cancel()
+        cut = self.gateway.cut_all()
+        if cut:
+            log.warning("cut %d requests that were still in flight", cut)
+            await asyncio.sleep(0.05)
+        await self.listener.close()
+        await asyncio.sleep(0.05)
+        return not cut
+
+    # Readiness
+
+    def _check_draining(self) -> tuple[State, str]:
+        return ("failing", "the proxy is shutting down") if self.shared.draining else ("ok", "")
+
+    def _check_store(self) -> tuple[State, str]:
+        # The keys in memory still hold, so requests are served.
+        return ("degraded", str(self.store_fault)) if self.store_fault is not None else ("ok", "")
+
+    def _check_upstream(self) -> tuple[State, str]:
+        if self.upstream_answers is None:
+            return "failing", "Ollama has not been asked yet"
+        return ("ok", "") if self.upstream_answers else ("failing", "Ollama does not answer")
+
+    def _check_certificate(self) -> tuple[State, str]:
+        if self.certificate_ends is not None and self.certificate_ends <= time.time():
+            return "failing", "the certificate has ended"
+        return "ok", ""
+
+    # Background
+
+    def _on_store_fault(self, fault: StoreError | None) -> None:
+        self.store_fault = fault
+        if fault is not None:
+            log.error("the key store cannot be read, known keys stay in force: %s", fault)
+        else:
+            log.info("the key store can be read again")
+
+    def _on_probe(self, answers: bool) -> None:
+        if answers != self.upstream_answers and (self.upstream_answers is not None or not answers):
+            log.log(
+                logging.INFO if answers else logging.WARNING,
+                "Ollama at %s %s",
+                self.upstream_url,
+                "answers again" if answers else "does not answer: check that it runs there",
+            )
+        self.upstream_answers = answers
+        self.metrics.upstream_up[self.upstream_url] = answers
+
+    def _close_stale(self) -> None:
+        self.pool.close_stale(time.monotonic())
+
+    def _certificate_end(self) -> float | None:
+        certificate = self.config.tls.certificate
+        if self.tls is None or certificate is None:
+            return None
+        try:
+            return certificate_expiry(certificate).timestamp()
+        except (OSError, ValueError):
+            return None
+
+    def _renew_certificate(self) -> None:
+        certificate, private_key = self.config.tls.certificate, self.config.tls.private_key
+        if (
+            self.tls is None
+            or certificate is None
+            or private_key is None
+            or self.config.tls.mode != "self-signed"
+        ):
+            return
+        try:
+            if ensure_self_signed(certificate, private_key, datetime.now(UTC)):
+                self.tls.load_cert_chain(certificate, private_key)
+                log.info("the self-signed certificate was near its end and has been made anew")
+        except OSError as error:
+            log.error("the self-signed certificate cannot be renewed: %s", error)
+        self.certificate_ends = self._certificate_end()
+
+
+async def _every(seconds: float, work: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        work()
+
+
+def _log_loop_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    exception = context.get("exception")
+    if isinstance(exception, (ssl.SSLError, ConnectionError, TimeoutError)):
+        # A handshake that failed or a client that vanished: the network's everyday, not a fault of ours.
+        log.debug("connection lost: %s", type(exception).__name__)
+        return
+    log.error(context.get("message", "fault in the event loop"), exc_info=exception)

@@ -1,0 +1,28 @@
+"""/metrics, in the exposition format that the scraper asks for (Prometheus text or OpenMetrics)."""
+
+from __future__ import annotations
+
+import hmac
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+
+def metrics_routes(registry: CollectorRegistry, token: str | None) -> APIRouter:
+    """``token`` is what scrapers must send as a bearer; None asks for nothing."""
+    router = APIRouter()
+    expected = f"Bearer {token}".encode() if token is not None else None
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def metrics(request: Request) -> Response:
+        if expected is not None:
+            presented = request.headers.get("authorization", "").encode("utf-8", "replace")
+            if not hmac.compare_digest(presented, expected):
+                raise HTTPException(
+                    401, "send the token of ops.token_file as a bearer", {"WWW-Authenticate": "Bearer"}
+                )
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
+
+    return router

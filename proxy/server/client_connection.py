@@ -1,0 +1,365 @@
+"""A client's connection: uvicorn's protocol with the guards that it lacks and a direct way to the client.
+
+Read it as a small machine. ``reading`` says where the parser stands in the request stream, ``exchange`` is
+the request being answered; requests that a client pipelines wait in ``waiting`` (RFC 9112 section 9.3.2).
+`tick` is called for every connection by one sweep, instead of a timer per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import httptools
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from proxy.errors import Dialect, ProxyError, render
+from proxy.server.exchange import EXTENSION, Exchange
+from proxy.server.head import MAX_TARGET, malformed, read_head
+from proxy.server.shared import Shared
+
+IDLE, HEAD, BODY, REFUSED, LINGERING = range(5)
+
+LINGER_QUIET = 2.0
+"""Seconds without a byte after which a lingering connection is closed."""
+
+LINGER_TOTAL = 10.0
+"""Seconds that a lingering connection may last in all."""
+
+MAX_PIPELINED = 16
+"""Requests that wait on one connection; reading pauses while there are more."""
+
+
+class _NotUsed(RuntimeError):
+    """The exchange in the scope's extensions is how requests are read and answered here."""
+
+
+async def _receive() -> Any:
+    raise _NotUsed
+
+
+async def _send(message: Any) -> None:
+    raise _NotUsed
+
+
+class ClientConnection(HttpToolsProtocol):
+    """One TCP or TLS connection of a client.
+
+    ``app`` gets an ASGI scope whose extensions hold the `Exchange`; receive and send are not used, since
+    the response goes straight from the upstream's connection to this one's transport.
+    """
+
+    def __init__(
+        self,
+        config: UvicornConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        shared: Shared,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.shared = shared
+        self.slot = shared.slot()
+        self.reading = IDLE
+        self.exchange: Exchange | None = None
+        self.incoming: Exchange | None = None
+        self.waiting: deque[Exchange] = deque()
+        self.refusal: ProxyError | None = None
+        self.served = 0
+        self.head_bytes = 0
+        self.paused = False
+        self.write_paused = False
+        # The TLS handshake counts towards the header time-out, so the clock starts at accept.
+        self.since = self.last_data = time.monotonic()
+
+    # Connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.slot.surplus:
+            self._refuse(
+                ProxyError(
+                    "queue_full",
+                    "too many connections: try again in a moment",
+                    headers=((b"Retry-After", b"1"),),
+                )
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self.slot.release()
+        self.shared.unwatch(self)
+        self._leave()
+        self.parser = None  # type: ignore[assignment]  # it refers to us, and we to it
+
+    def eof_received(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.incoming = None
+        self.waiting.clear()
+        if exchange is not None and not exchange.finished:
+            exchange.gone = True
+            exchange.finished = True
+            if exchange.peer is not None:
+                exchange.peer.client_left()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.exchange is not None and self.exchange.peer is not None:
+            self.exchange.peer.pause_response()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.exchange is None:
+            self._next()
+        elif self.exchange.peer is not None:
+            self.exchange.peer.resume_response()
+
+    def pause_body(self) -> None:
+        """Stop reading; the connection is watched, since a paused socket does not tell that its client left."""
+        if not self.paused and not self.transport.is_closing():
+            self.paused = True
+            self.transport.pause_reading()
+            self.shared.watch(self)
+
+    def resume_body(self) -> None:
+        if self.paused and len(self.waiting) <= MAX_PIPELINED:
+            self.paused = False
+            self.last_data = time.monotonic()
+            self.shared.unwatch(self)
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def peer_vanished(self) -> None:
+        """The watch found the client gone while reading was paused."""
+        self._leave()
+        self.transport.abort()
+
+    # Requests
+
+    def data_received(self, data: bytes) -> None:
+        self.last_data = time.monotonic()
+        reading = self.reading
+        if reading >= REFUSED:
+            return
+        if reading != BODY:
+            self.head_bytes = len(data) if reading == IDLE else self.head_bytes + len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # CONNECT; an Upgrade field has been refused with the head.
+            if self.reading != REFUSED:
+                self._refuse(
+                    malformed("the request target must be a path that starts with '/' (origin-form)")
+                )
+        except httptools.HttpParserError as error:
+            if self.reading != REFUSED:
+                cause = error.__context__
+                self._refuse(cause if isinstance(cause, ProxyError) else self._grammar(error))
+        else:
+            if self.reading == HEAD and self.head_bytes > self.shared.max_header_bytes:
+                self._refuse(self._head_too_large())
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.reading = HEAD
+        if self.served or self.incoming is not None:
+            self.since = self.last_data
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.reading == HEAD:  # a trailer comes in BODY, and is dropped
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.head_bytes > self.shared.max_header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self.shared.max_header_bytes:
+                raise self._head_too_large()
+        self.head_bytes = 0
+        parser = self.parser
+        head = read_head(parser.get_http_version(), self.url, self.headers)
+        exchange = Exchange(
+            self,
+            parser.get_method().decode("ascii"),
+            self.url,
+            self.headers,
+            head,
+            self.shared.request_id(head.single.get(b"x-request-id")),
+            parser.should_keep_alive(),
+            self.last_data,
+        )
+        self.incoming = exchange
+        self.reading = BODY
+        if self.exchange is None and not self.write_paused:
+            self._start(exchange)
+        else:
+            self.waiting.append(exchange)
+            if len(self.waiting) > MAX_PIPELINED:
+                self.pause_body()
+
+    def on_body(self, body: bytes) -> None:
+        if self.incoming is not None:
+            self.incoming.body_received(body)
+
+    def on_message_complete(self) -> None:
+        self.reading = IDLE
+        self.since = self.last_data
+        exchange, self.incoming = self.incoming, None
+        if exchange is not None:
+            exchange.body_complete()
+
+    def _start(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.served += 1
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": exchange.method,
+            "scheme": self.scheme,
+            "path": exchange.head.path.decode("ascii", "replace"),
+            "raw_path": exchange.head.path,
+            "query_string": exchange.head.query,
+            "root_path": "",
+            "headers": exchange.fields,
+            "client": self.client,
+            "server": self.server,
+            "extensions": {EXTENSION: exchange},
+        }
+        app = cast(Callable[[Any, Any, Any], Awaitable[None]], self.app)
+        # The exchange keeps the task alive: the event loop itself holds tasks only weakly.
+        exchange.task = self.loop.create_task(app(scope, _receive, _send))  # type: ignore[arg-type]
+
+    # Endings
+
+    def exchange_finished(self, exchange: Exchange) -> None:
+        """Called by the exchange when its response is written whole."""
+        if exchange is not self.exchange:
+            return
+        self.exchange = None
+        if self.transport.is_closing():
+            return
+        if exchange.close:
+            # Whatever else the client sent must not turn our answer into a connection reset.
+            if exchange.request_complete and not self.waiting and self.reading == IDLE:
+                self.transport.close()
+            else:
+                self._linger()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        if self.waiting:
+            if not self.write_paused:
+                self._start(self.waiting.popleft())
+                self.resume_body()
+        elif self.refusal is not None:
+            if self.reading == REFUSED:
+                self._answer_refusal(self.refusal)
+        else:
+            self.since = time.monotonic()
+            self.resume_body()
+
+    def cut(self) -> None:
+        """Close once what is written has gone out; the unfinished framing tells the client."""
+        self.exchange = None
+        self._linger(eof=False)
+        self.transport.close()
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Read nothing more; answer when the requests before this one have had their answers."""
+        self.reading = REFUSED
+        self.refusal = error
+        incoming, self.incoming = self.incoming, None
+        if incoming is not None:
+            # The body broke off in the middle: nothing that was begun with it can be finished.
+            if incoming in self.waiting:
+                self.waiting.remove(incoming)
+            elif incoming is self.exchange and not incoming.finished:
+                started = incoming.response_started
+                self._leave_broken(incoming)
+                if started:
+                    self.transport.abort()
+                    return
+        if self.exchange is None and not self.waiting:
+            self._answer_refusal(error)
+
+    def _leave_broken(self, exchange: Exchange) -> None:
+        self.exchange = None
+        exchange.finished = True
+        exchange.gone = True
+        if exchange.peer is not None:
+            exchange.peer.client_left()
+
+    def _answer_refusal(self, error: ProxyError) -> None:
+        request_id = self.shared.request_id(None)
+        answer = render(error, Dialect.NATIVE, request_id, date=self.shared.date, close=True, head_only=False)
+        self.transport.write(answer)
+        self.shared.refused(self, error, request_id, len(answer) - answer.index(b"\r\n\r\n") - 4)
+        self._linger()
+
+    def _linger(self, *, eof: bool = True) -> None:
+        """Read and drop for a bounded time, so that the answer arrives before any reset (RFC 9112 section 9.6)."""
+        self.reading = LINGERING
+        self.waiting.clear()
+        self.since = self.last_data = time.monotonic()
+        if self.paused:
+            self.paused = False
+            self.shared.unwatch(self)
+            self.transport.resume_reading()
+        if eof and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _grammar(self, error: Exception) -> ProxyError:
+        if self.reading == BODY:
+            return malformed("the chunked body is broken (RFC 9112 section 7.1): fix its framing")
+        return malformed(f"this is not an HTTP/1.1 request (RFC 9112): {_reason(error)}")
+
+    def _head_too_large(self) -> ProxyError:
+        if len(self.url) > MAX_TARGET or (not self.headers and not self.url):
+            return malformed(f"the request target is longer than {MAX_TARGET} bytes: shorten it", 414)
+        limit = self.shared.max_header_bytes
+        return ProxyError("headers_too_large", f"the header fields are longer than {limit} bytes: send fewer")
+
+    def tick(self, now: float) -> None:
+        """Apply the time-outs; called by the listener's sweep."""
+        shared = self.shared
+        if self.reading == LINGERING:
+            if self.transport.get_write_buffer_size() and now - self.since < shared.idle_timeout:
+                return  # the answer itself is still on its way
+            if now - self.last_data > LINGER_QUIET or now - self.since > LINGER_TOTAL:
+                self.transport.abort()
+        elif self.reading == HEAD:
+            if now - self.since > shared.header_timeout:
+                limit = f"{shared.header_timeout:g} s"
+                self._refuse(
+                    malformed(f"the request head was not complete within {limit}: send it faster", 408)
+                )
+        elif self.reading == BODY:
+            if not self.paused and now - self.last_data > shared.idle_timeout:
+                self._body_stalled()
+        elif self.reading == IDLE and self.exchange is None:
+            if now - self.since > (shared.idle_timeout if self.served else shared.header_timeout):
+                self.transport.close()
+
+    def _body_stalled(self) -> None:
+        exchange = self.incoming
+        if exchange is None or exchange.finished or exchange is not self.exchange or exchange.peer is None:
+            self.transport.abort()
+        else:
+            exchange.peer.client_stalled()
+
+
+def _reason(error: Exception) -> str:
+    """The parser's own words, which name the rule and hold nothing of the request."""
+    text = str(error)
+    return text if text.isascii() and "\n" not in text and "b'" not in text else "it breaks the grammar"

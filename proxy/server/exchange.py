@@ -1,0 +1,197 @@
+"""One request and its response, as the gateway sees the client's side of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.errors import Dialect, ProxyError, render
+from proxy.server.head import Head
+
+if TYPE_CHECKING:
+    from proxy.server.client_connection import ClientConnection
+
+HELD_BODY = 64 * 1024
+"""Bytes of a body taken in before somebody wants them; reading from the client then pauses."""
+
+DRAINED_BODY = 64 * 1024
+"""A refused body of at most this many bytes is read and dropped, so that the connection can be kept."""
+
+EXTENSION = "ollama_proxy.exchange"
+"""The key under which the ASGI scope's extensions offer the `Exchange`."""
+
+
+class Peer(Protocol):
+    """Whoever answers an exchange: takes the request body and is told about the client."""
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request body, in order."""
+
+    def body_end(self) -> None:
+        """The request body is complete."""
+
+    def client_left(self) -> None:
+        """The client closed its connection; nothing more can be sent to it."""
+
+    def client_stalled(self) -> None:
+        """The client has begun a body and then sent nothing for the idle time-out."""
+
+    def pause_response(self) -> None:
+        """The client takes the response more slowly than it comes."""
+
+    def resume_response(self) -> None:
+        """The client has taken what was waiting."""
+
+
+class Exchange:
+    """A request whose head has been read, and the means to answer it.
+
+    Times are of `time.monotonic`, in seconds. ``received`` counts body bytes.
+    """
+
+    __slots__ = (
+        "_held",
+        "_held_size",
+        "close",
+        "connection",
+        "fields",
+        "finished",
+        "flowing",
+        "gone",
+        "head",
+        "method",
+        "peer",
+        "received",
+        "request_complete",
+        "request_id",
+        "response_started",
+        "started_at",
+        "target",
+        "task",
+        "waits_for_continue",
+    )
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        method: str,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        head: Head,
+        request_id: bytes,
+        keep_alive: bool,
+        started_at: float,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.head = head
+        self.request_id = request_id
+        self.started_at = started_at
+        self.close = not keep_alive
+        self.waits_for_continue = head.expects_continue
+        self.peer: Peer | None = None
+        self.flowing = False
+        self.task: asyncio.Task[None] | None = None
+        self.received = 0
+        self.request_complete = False
+        self.response_started = False
+        self.finished = False
+        self.gone = False
+        self._held: list[bytes] = []
+        self._held_size = 0
+
+    def joined(self, name: bytes) -> bytes | None:
+        """A field's value; of several, all of them joined by commas (RFC 9110 section 5.3)."""
+        value = self.head.single.get(name)
+        if value is None or len(self.head.single) == len(self.fields):
+            return value
+        return b",".join(v for n, v in self.fields if n == name)
+
+    # What the connection tells.
+
+    def body_received(self, data: bytes) -> None:
+        if self.finished:
+            return
+        self.waits_for_continue = False
+        self.received += len(data)
+        if self.flowing and self.peer is not None:
+            self.peer.body(data)
+            return
+        self._held.append(data)
+        self._held_size += len(data)
+        if self._held_size > HELD_BODY:
+            self.connection.pause_body()
+
+    def body_complete(self) -> None:
+        self.request_complete = True
+        if self.flowing and self.peer is not None:
+            self.peer.body_end()
+
+    # What the gateway does.
+
+    def accept_body(self, peer: Peer) -> None:
+        """Let the body flow to ``peer``; a client that waits for 100 (Continue) is told to go on."""
+        self.peer = peer
+        self.flowing = True
+        if self.waits_for_continue and not self.request_complete:
+            self.waits_for_continue = False
+            self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        held, self._held, self._held_size = self._held, [], 0
+        for data in held:
+            peer.body(data)
+        if self.request_complete:
+            peer.body_end()
+        elif held:
+            self.connection.resume_body()
+
+    def must_close(self) -> bool:
+        """Whether this response is the connection's last; asked once, when its head is written.
+
+        A body that is still to come and too long to be dropped ends the connection, and so does draining.
+        """
+        if not self.close:
+            self.close = self.connection.shared.draining or (
+                not self.request_complete and not self._drainable()
+            )
+        return self.close
+
+    def _drainable(self) -> bool:
+        length = self.head.length
+        return length is not None and length - self.received <= DRAINED_BODY and not self.waits_for_continue
+
+    def write(self, data: bytes) -> None:
+        self.response_started = True
+        self.connection.transport.write(data)
+
+    def refuse(self, error: ProxyError, dialect: Dialect) -> int:
+        """Answer with an error of ours; returns the body bytes sent."""
+        head_only = self.method == "HEAD"
+        answer = render(
+            error,
+            dialect,
+            self.request_id,
+            date=self.connection.shared.date,
+            close=self.must_close(),
+            head_only=head_only,
+        )
+        self.write(answer)
+        self.finish()
+        return 0 if head_only else len(answer) - answer.index(b"\r\n\r\n") - 4
+
+    def finish(self) -> None:
+        """The response is complete."""
+        if not self.finished:
+            self.finished = True
+            self.peer = None
+            self._held.clear()
+            self.connection.exchange_finished(self)
+
+    def abort(self) -> None:
+        """End the connection after what is written, so that an unfinished body is visibly cut short."""
+        if not self.finished:
+            self.finished = True
+            self.peer = None
+            self._held.clear()
+            self.connection.cut()

@@ -1,0 +1,135 @@
+"""The public listener: its sockets, the sweep over its connections, and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import resource
+import socket
+import ssl
+import time
+from typing import Any, cast
+
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.server import ServerState
+
+from proxy.server.client_connection import ClientConnection
+from proxy.server.shared import Shared
+
+BACKLOG = 2048
+DRAIN_STEP = 0.05
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening-ready TCP socket. Raises OSError, for example where the port is in use.
+
+    An IPv6 wildcard takes IPv4 as well. Keep-alive probes, which accepted sockets inherit, find clients
+    that vanished without a word.
+    """
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+        sock.setblocking(False)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def raise_open_files(wanted: int) -> int:
+    """Raise the soft limit on open files towards ``wanted``; returns the limit in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
+
+
+class Listener:
+    """Serves ``app`` (ASGI) on one socket with `ClientConnection`s."""
+
+    def __init__(self, app: Any, sock: socket.socket, tls: ssl.SSLContext | None, shared: Shared) -> None:
+        self.shared = shared
+        self._sock = sock
+        self._tls = tls
+        self._state = ServerState()
+        # The response path is ours, so uvicorn adds no fields, logs no access and trusts no proxy fields.
+        self._config = UvicornConfig(
+            app,
+            http=ClientConnection,
+            interface="asgi3",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+        )
+        self._server: asyncio.Server | None = None
+        self._sweep: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> set[ClientConnection]:
+        return cast("set[ClientConnection]", self._state.connections)
+
+    async def start(self) -> None:
+        self._config.load()
+        loop = asyncio.get_running_loop()
+        make = functools.partial(ClientConnection, self._config, self._state, {}, loop, shared=self.shared)
+        handshake = {"ssl_handshake_timeout": self.shared.header_timeout} if self._tls else {}
+        self._server = await loop.create_server(
+            make, sock=self._sock, ssl=self._tls, backlog=BACKLOG, **cast("Any", handshake)
+        )
+        self._sweep = loop.create_task(self._sweep_forever())
+
+    async def _sweep_forever(self) -> None:
+        shared = self.shared
+        step = max(0.05, min(1.0, shared.header_timeout / 4, shared.idle_timeout / 4))
+        while True:
+            await asyncio.sleep(step)
+            shared.set_date(time.time())
+            now = time.monotonic()
+            for connection in list(self.connections):
+                connection.tick(now)
+
+    async def drain(self, timeout: float) -> bool:
+        """Stop accepting and wait up to ``timeout`` seconds for the exchanges in progress.
+
+        A request that still comes on a kept connection is served, as that connection's last. Returns
+        whether every exchange ended by itself.
+        """
+        self.shared.draining = True
+        if self._server is not None:
+            self._server.close()
+        deadline = time.monotonic() + timeout
+        while self._busy() and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_STEP)  # noqa: ASYNC110  # twenty looks a second, only while shutting down
+        return not self._busy()
+
+    def _busy(self) -> bool:
+        return any(c.exchange is not None or c.transport.get_write_buffer_size() for c in self.connections)
+
+    async def close(self) -> None:
+        """End every connection at once."""
+        self.shared.draining = True
+        if self._server is not None:
+            self._server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self.connections):
+            if connection.exchange is None:
+                connection.transport.close()
+            else:
+                connection.transport.abort()
+        await asyncio.sleep(0)

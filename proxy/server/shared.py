@@ -1,0 +1,115 @@
+"""What all client connections share: the limits, the Date, the count, and the watch on paused ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    from proxy.server.client_connection import ClientConnection
+
+WATCH_INTERVAL = 0.05
+"""Seconds between looks at connections whose reading is paused."""
+
+_PLAIN_TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
+
+Refused = Callable[["ClientConnection", ProxyError, bytes, int], None]
+
+
+class Slot:
+    """One connection's place in the count, from accept on.
+
+    A connection whose TLS handshake fails never learns that it was lost, so the slot also gives itself
+    back when it is collected.
+    """
+
+    __slots__ = ("_shared", "surplus")
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared: Shared | None = shared
+        shared.open_connections += 1
+        self.surplus = shared.open_connections > shared.max_connections
+
+    def release(self) -> None:
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.open_connections -= 1
+
+    __del__ = release
+
+
+class Shared:
+    """Times are in seconds, sizes in bytes. ``refused`` is told of answers that no request stands behind."""
+
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        max_header_bytes: int,
+        header_timeout: float,
+        idle_timeout: float,
+        refused: Refused,
+    ) -> None:
+        self.max_connections = max_connections
+        self.max_header_bytes = max_header_bytes
+        self.header_timeout = header_timeout
+        self.idle_timeout = idle_timeout
+        self.refused = refused
+        self.open_connections = 0
+        self.draining = False
+        self.date = b""
+        self.set_date(time.time())
+        self._watched: dict[ClientConnection, int] = {}
+        self._poll = select.poll()
+        self._watching = False
+        self._id_prefix = os.urandom(8).hex().encode()
+        self._id_count = 0
+
+    def slot(self) -> Slot:
+        return Slot(self)
+
+    def set_date(self, now: float) -> None:
+        """``now`` in unix seconds; RFC 9110 section 5.6.7."""
+        self.date = formatdate(now, usegmt=True).encode()
+
+    def request_id(self, offered: bytes | None) -> bytes:
+        """The client's own X-Request-Id where it is a plain token of up to 128 characters, else a new one."""
+        if offered is not None:
+            offered = offered.strip(b" \t")
+            if _PLAIN_TOKEN.fullmatch(offered):
+                return offered
+        self._id_count += 1
+        return b"%b%016x" % (self._id_prefix, self._id_count)
+
+    def watch(self, connection: ClientConnection) -> None:
+        fd = connection.transport.get_extra_info("socket").fileno()
+        if fd < 0:
+            return
+        self._watched[connection] = fd
+        self._poll.register(fd, select.POLLRDHUP)
+        if not self._watching:
+            self._watching = True
+            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._look)
+
+    def unwatch(self, connection: ClientConnection) -> None:
+        fd = self._watched.pop(connection, None)
+        if fd is not None:
+            self._poll.unregister(fd)
+
+    def _look(self) -> None:
+        gone = {fd for fd, event in self._poll.poll(0) if event & _GONE}
+        for connection in [c for c, fd in self._watched.items() if fd in gone]:
+            self.unwatch(connection)
+            connection.peer_vanished()
+        self._watching = bool(self._watched)
+        if self._watching:
+            asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._look)

@@ -1,0 +1,112 @@
+"""Which header fields cross the proxy, and the heads that are written. Pure.
+
+RFC 9110 section 7.6.1: hop-by-hop fields and those named in Connection end here. Order, duplicates and
+values stay as they came. Content-Length and Transfer-Encoding pass in their place, because bodies are
+framed on the other side as they were on this one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from proxy.errors import REASONS
+from proxy.identity.credentials import PLACES
+
+Fields = list[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"upgrade"})
+
+_NOT_UPSTREAM = (
+    _HOP_BY_HOP
+    | PLACES
+    | {
+        b"host",  # Ollama serves only its own authority
+        b"expect",  # answered here
+        b"origin",  # Ollama refuses foreign origins; CORS is the proxy's business
+        b"cookie",  # may be a credential of another site
+        b"forwarded",
+        b"via",
+        b"client-ip",
+        b"true-client-ip",
+        b"cf-connecting-ip",
+    }
+)
+_NOT_UPSTREAM_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-real-", b"x-original-")
+
+_NOT_DOWNSTREAM = _HOP_BY_HOP | {b"x-request-id"}
+_NOT_DOWNSTREAM_PREFIX = b"proxy-"
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def named_in_connection(value: bytes) -> frozenset[bytes]:
+    """The field names that a Connection field makes hop-by-hop, in lower case.
+
+    Never those of the framing: dropping them would let a body be read as the next request.
+    """
+    return frozenset(token.strip(b" \t").lower() for token in value.split(b",")) - _FRAMING
+
+
+def upstream_head(
+    method: str, target: bytes, fields: Fields, authority: bytes, connection: bytes | None
+) -> bytes:
+    """The request head for Ollama.
+
+    ``fields`` have names in lower case; ``connection`` is the client's Connection field (of several, all
+    joined by commas), ``authority`` what Ollama wants as Host.
+    """
+    dropped = _NOT_UPSTREAM if connection is None else _NOT_UPSTREAM | named_in_connection(connection)
+    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method.encode("ascii"), target, authority)]
+    lines += [
+        b"%b: %b\r\n" % field
+        for field in fields
+        if field[0] not in dropped and not field[0].startswith(_NOT_UPSTREAM_PREFIXES)
+    ]
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+class ClientHead(NamedTuple):
+    """A response head for the client, and what it says about the body that follows."""
+
+    data: bytes
+    chunked: bool
+    ndjson: bool
+
+
+def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body: bool) -> ClientHead:
+    """The response head for the client, names spelled as Ollama spelled them.
+
+    ``own`` are the proxy's own field lines, ``body`` says whether one follows. A body that Ollama ends by
+    closing its connection is sent in chunks, so that the client can tell its end from a break.
+
+    Raises ValueError for a transfer coding that is not understood.
+    """
+    kept: list[tuple[bytes, bytes, bytes]] = []
+    named: frozenset[bytes] = frozenset()
+    framed = chunked = ndjson = False
+    for name, value in fields:
+        lower = name.lower()
+        if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIX):
+            if lower == b"connection":
+                named |= named_in_connection(value)
+            continue
+        if lower == b"transfer-encoding":
+            if value.strip(b" \t").lower() != b"chunked":
+                raise ValueError("unknown transfer coding")
+            if status == 204 or status < 200:  # RFC 9112 section 6.1: not with these
+                continue
+            framed = chunked = True
+        elif lower == b"content-length":
+            framed = True
+        elif lower == b"content-type":
+            ndjson = value.startswith(b"application/x-ndjson")
+        kept.append((lower, name, value))
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b""))]
+    lines += [b"%b: %b\r\n" % (name, value) for lower, name, value in kept if lower not in named]
+    if body and not framed:
+        chunked = True
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    lines.append(own)
+    lines.append(b"\r\n")
+    return ClientHead(b"".join(lines), body and chunked, ndjson)
