@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -46,26 +46,32 @@ CERTIFICATE_CHECK = 3600.0
 SPARE_FILES = 64
 """Open files beside the connections: listeners, store, log."""
 
-Ready = Callable[[Config, int], Awaitable[None]]
-"""Told, with the public port, when the proxy serves."""
+Ready = Callable[[int, int], Awaitable[None]]
+"""Told, with the public and the ops port, when the proxy serves."""
 
 
 class StartError(Exception):
     """The proxy cannot start with this configuration on this machine; the text names the fault and the fix."""
 
 
-def serve(config: Config, ready: Ready | None = None) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code.
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code, see `run`."""
+    return run_loop(run(config))
 
-    0 when every stream ended by itself, 1 when some were cut or the start failed, 2 when the configuration
-    cannot be used here (a port that is taken, for example).
-    """
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run ``main`` in an event loop that is set up for serving."""
     keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, ready))
+        return runner.run(main)
 
 
-async def _serve(config: Config, ready: Ready | None) -> int:
+async def run(config: Config, ready: Ready | None = None) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Returns 0 when every stream ended by itself, 1 when some were cut or the start failed, 2 when the
+    configuration cannot be used here (a port that is taken, for example).
+    """
     stop = _Signals()
     try:
         public, private = _bind(config)
@@ -148,6 +154,7 @@ class _Proxy:
         url = config.upstream.url
         self.config = config
         self.public = public
+        self.private = private
         self.tls = tls
         self.metrics = Metrics(version("ollama-auth-proxy"))
         self.access_log = AccessLog(stream, config.log.format) if config.log.access else None
@@ -231,7 +238,7 @@ class _Proxy:
             self.upstream_url,
         )
         if ready is not None:
-            await ready(config, port)
+            await ready(port, self.private.getsockname()[1])
         await stop.drain.wait()
         whole = await self._drain(stop)
         for task in background:

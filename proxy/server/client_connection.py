@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import httptools
 from uvicorn.config import Config as UvicornConfig
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from proxy.errors import Dialect, ProxyError, render
+from proxy.server.drive import drive
 from proxy.server.exchange import EXTENSION, Exchange
 from proxy.server.head import MAX_TARGET, malformed, read_head
 from proxy.server.shared import Shared
@@ -75,6 +75,7 @@ class ClientConnection(HttpToolsProtocol):
         self.head_bytes = 0
         self.paused = False
         self.write_paused = False
+        self.starting = False
         # The TLS handshake counts towards the header time-out, so the clock starts at accept.
         self.since = self.last_data = time.monotonic()
 
@@ -165,6 +166,9 @@ class ClientConnection(HttpToolsProtocol):
                 cause = error.__context__
                 self._refuse(cause if isinstance(cause, ProxyError) else self._grammar(error))
         else:
+            # Only now, so that a small body that came with its head is known to be there.
+            if self.waiting and self.exchange is None:
+                self._next()
             if self.reading == HEAD and self.head_bytes > self.shared.max_header_bytes:
                 self._refuse(self._head_too_large())
 
@@ -199,12 +203,9 @@ class ClientConnection(HttpToolsProtocol):
         )
         self.incoming = exchange
         self.reading = BODY
-        if self.exchange is None and not self.write_paused:
-            self._start(exchange)
-        else:
-            self.waiting.append(exchange)
-            if len(self.waiting) > MAX_PIPELINED:
-                self.pause_body()
+        self.waiting.append(exchange)
+        if len(self.waiting) > MAX_PIPELINED:
+            self.pause_body()
 
     def on_body(self, body: bytes) -> None:
         if self.incoming is not None:
@@ -235,9 +236,7 @@ class ClientConnection(HttpToolsProtocol):
             "server": self.server,
             "extensions": {EXTENSION: exchange},
         }
-        app = cast(Callable[[Any, Any, Any], Awaitable[None]], self.app)
-        # The exchange keeps the task alive: the event loop itself holds tasks only weakly.
-        exchange.task = self.loop.create_task(app(scope, _receive, _send))  # type: ignore[arg-type]
+        drive(self.app(scope, _receive, _send))  # type: ignore[arg-type]
 
     # Endings
 
@@ -258,14 +257,18 @@ class ClientConnection(HttpToolsProtocol):
             self._next()
 
     def _next(self) -> None:
-        if self.waiting:
-            if not self.write_paused:
-                self._start(self.waiting.popleft())
-                self.resume_body()
-        elif self.refusal is not None:
-            if self.reading == REFUSED:
-                self._answer_refusal(self.refusal)
-        else:
+        """Answer what waits, one after the other; with nothing left, what was refused after it."""
+        if self.starting:  # an answer that was ready at once: the loop below goes on
+            return
+        self.starting = True
+        while self.waiting and self.exchange is None and not self.write_paused and self.reading != LINGERING:
+            self._start(self.waiting.popleft())
+        self.starting = False
+        if self.exchange is not None or self.waiting:
+            return
+        if self.reading == REFUSED and self.refusal is not None:
+            self._answer_refusal(self.refusal)
+        elif self.reading != LINGERING:
             self.since = time.monotonic()
             self.resume_body()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.errors import Dialect, ProxyError, render
@@ -67,7 +66,6 @@ class Exchange:
         "response_started",
         "started_at",
         "target",
-        "task",
         "waits_for_continue",
     )
 
@@ -93,7 +91,6 @@ class Exchange:
         self.waits_for_continue = head.expects_continue
         self.peer: Peer | None = None
         self.flowing = False
-        self.task: asyncio.Task[None] | None = None
         self.received = 0
         self.request_complete = False
         self.response_started = False

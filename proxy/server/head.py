@@ -7,6 +7,7 @@ the grammar allows but what two readers could take in two ways, or what this pro
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.errors import ProxyError
@@ -19,6 +20,11 @@ _HOST = re.compile(
 )
 _QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]|^`{}\"\\<>]*")
 _REPEATABLE_ONLY_ONCE = (b"host", b"transfer-encoding", b"content-length", b"expect")
+
+
+@lru_cache(maxsize=1024)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value.strip(b" \t")) is not None
 
 
 class Head(NamedTuple):
@@ -59,7 +65,7 @@ def read_head(version: str, target: bytes, fields: list[tuple[bytes, bytes]]) ->
     host = single.get(b"host")
     if host is None:
         raise malformed("Host is missing: send the host that you mean (RFC 9112 section 3.2)")
-    if not _HOST.fullmatch(host.strip(b" \t")):
+    if not _is_host(host):
         raise malformed("Host is not a host and port: send for example 'Host: ollama.example:8443'")
 
     path, has_query, query = target.partition(b"?")

@@ -7,6 +7,7 @@ framed on the other side as they were on this one.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.errors import REASONS
@@ -47,6 +48,11 @@ def named_in_connection(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip(b" \t").lower() for token in value.split(b",")) - _FRAMING
 
 
+@lru_cache(maxsize=1024)
+def _goes_upstream(name: bytes) -> bool:
+    return name not in _NOT_UPSTREAM and not name.startswith(_NOT_UPSTREAM_PREFIXES)
+
+
 def upstream_head(
     method: str, target: bytes, fields: Fields, authority: bytes, connection: bytes | None
 ) -> bytes:
@@ -55,15 +61,20 @@ def upstream_head(
     ``fields`` have names in lower case; ``connection`` is the client's Connection field (of several, all
     joined by commas), ``authority`` what Ollama wants as Host.
     """
-    dropped = _NOT_UPSTREAM if connection is None else _NOT_UPSTREAM | named_in_connection(connection)
+    named = named_in_connection(connection) if connection is not None else ()
     lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method.encode("ascii"), target, authority)]
-    lines += [
-        b"%b: %b\r\n" % field
-        for field in fields
-        if field[0] not in dropped and not field[0].startswith(_NOT_UPSTREAM_PREFIXES)
-    ]
+    lines += [b"%b: %b\r\n" % field for field in fields if _goes_upstream(field[0]) and field[0] not in named]
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+@lru_cache(maxsize=1024)
+def _lower(name: bytes) -> bytes:
+    """The name of a response's field in lower case; empty where the field ends here (Connection is told)."""
+    lower = name.lower()
+    if lower == b"connection":
+        return lower
+    return b"" if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIX) else lower
 
 
 class ClientHead(NamedTuple):
@@ -82,14 +93,15 @@ def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body:
 
     Raises ValueError for a transfer coding that is not understood.
     """
-    kept: list[tuple[bytes, bytes, bytes]] = []
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b""))]
     named: frozenset[bytes] = frozenset()
+    for name, value in fields:
+        if _lower(name) == b"connection":
+            named |= named_in_connection(value)
     framed = chunked = ndjson = False
     for name, value in fields:
-        lower = name.lower()
-        if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIX):
-            if lower == b"connection":
-                named |= named_in_connection(value)
+        lower = _lower(name)
+        if not lower or lower in named or lower == b"connection":
             continue
         if lower == b"transfer-encoding":
             if value.strip(b" \t").lower() != b"chunked":
@@ -101,9 +113,7 @@ def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body:
             framed = True
         elif lower == b"content-type":
             ndjson = value.startswith(b"application/x-ndjson")
-        kept.append((lower, name, value))
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b""))]
-    lines += [b"%b: %b\r\n" % (name, value) for lower, name, value in kept if lower not in named]
+        lines.append(b"%b: %b\r\n" % (name, value))
     if body and not framed:
         chunked = True
         lines.append(b"Transfer-Encoding: chunked\r\n")

@@ -13,6 +13,7 @@ import time
 
 from proxy.errors import Dialect, ProxyError, error_body
 from proxy.policy.routes import Route
+from proxy.server.drive import Ended
 from proxy.server.exchange import Exchange
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.headers import Fields, client_head, upstream_head
@@ -71,7 +72,7 @@ class Relay:
         self._pool = pool
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Future[UpstreamConnection] | None = None
-        self._done: asyncio.Future[None] | None = None
+        self._done: Ended | None = None
         self._error: ProxyError | None = None
         self._reused = False
         self._retry = False
@@ -149,7 +150,7 @@ class Relay:
 
     async def _attempt(self, connection: UpstreamConnection, head: bytes) -> None:
         exchange = self._exchange
-        self._done = asyncio.get_running_loop().create_future()
+        self._done = Ended()
         self._connection = connection
         if not self.forwarded_at:
             self.forwarded_at = time.monotonic()
@@ -333,5 +334,5 @@ class Relay:
             self._connecting.cancel()
 
     def _resolve(self) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        if self._done is not None:
+            self._done.end()

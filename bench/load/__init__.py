@@ -1,0 +1,1 @@
+"""What puts load on a proxy. Each module runs as a process of its own and answers with one line of JSON."""

@@ -1,0 +1,42 @@
+"""What is wrong with a configuration: where, what, and what would be right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. ``place`` is ``FILE: TABLE.KEY`` or the name of an environment variable."""
+
+    place: str
+    wrong: str
+    right: str
+
+    def __str__(self) -> str:
+        line = f"{self.place}: {self.wrong}; {self.right}"
+        # Names come from outside: no line ends, control characters or bytes that are not UTF-8.
+        return "".join(character if character.isprintable() else "?" for character in line)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``str()`` gives one line for each of ``faults``."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.faults))
+
+
+class BadValueError(ValueError):
+    """A value that its option cannot take. ``str()`` gives what is wrong and what would be right."""
+
+    def __init__(self, wrong: str, right: str) -> None:
+        super().__init__(wrong, right)
+        self.wrong = wrong
+        self.right = right
+
+    def __str__(self) -> str:
+        return f"{self.wrong}; {self.right}"

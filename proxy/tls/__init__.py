@@ -1,0 +1,17 @@
+"""TLS of the public listener: the context, checks of what it is made from, and the self-signed pair."""
+
+from __future__ import annotations
+
+from proxy.tls.certificate import certificate_expiry
+from proxy.tls.context import Problem, check_pair, server_context
+from proxy.tls.self_signed import ForeignFileError, check_self_signed, ensure_self_signed
+
+__all__ = [
+    "ForeignFileError",
+    "Problem",
+    "certificate_expiry",
+    "check_pair",
+    "check_self_signed",
+    "ensure_self_signed",
+    "server_context",
+]

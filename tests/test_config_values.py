@@ -1,0 +1,161 @@
+"""The texts of the configuration: durations, sizes, addresses, URLs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import Address, BadValueError, parse_duration, parse_size
+from proxy.config.values import parse_address, parse_network, parse_route, parse_upstream_url
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("0s", 0.0), ("10s", 10.0), ("5m", 300.0), ("24h", 86400.0), ("90d", 7_776_000.0)],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10",
+        "s",
+        "1.5h",
+        "-1s",
+        "+1s",
+        "1 s",
+        "1S",
+        "1w",
+        "1s\n",
+        "\uff11s",
+        "1m30s",
+        "36501d",
+        "9" * 5000 + "d",
+    ],
+)
+def test_another_text_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="; write "):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0B", 0), ("512B", 512), ("64KiB", 65536), ("10MiB", 10 << 20), ("1GiB", 1 << 30)]
+)
+def test_a_size_is_a_number_and_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "KiB", "1KB", "1kib", "1.5GiB", "-1B", "1 B", "1B ", "9" * 5000 + "B"]
+)
+def test_another_text_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="; write "):
+        parse_size(text)
+
+
+@given(
+    st.integers(0, 999_999_999), st.sampled_from([("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)])
+)
+def test_every_duration_counts_its_unit(number: int, unit: tuple[str, int]) -> None:
+    name, milliseconds = unit
+    if number * milliseconds > 36500 * 86_400_000:
+        with pytest.raises(BadValueError):
+            parse_duration(f"{number}{name}")
+    else:
+        assert parse_duration(f"{number}{name}") == pytest.approx(number * milliseconds / 1000)
+
+
+@given(st.integers(0, 999_999_999), st.sampled_from([("B", 0), ("KiB", 10), ("MiB", 20), ("GiB", 30)]))
+def test_every_size_counts_its_unit(number: int, unit: tuple[str, int]) -> None:
+    assert parse_size(f"{number}{unit[0]}") == number << unit[1]
+
+
+@given(st.text() | st.from_regex(r"[0-9]+ ?[a-zA-Z]{0,3}", fullmatch=True))
+def test_any_text_is_a_duration_and_a_size_or_a_stated_fault(text: str) -> None:
+    for parse in (parse_duration, parse_size):
+        with suppress(BadValueError):  # nothing else may be raised
+            assert parse(text) >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "authority", "host", "port"),
+    [
+        ("http://127.0.0.1:11434", b"127.0.0.1:11434", "127.0.0.1", 11434),
+        ("http://127.0.0.1:11434/", b"127.0.0.1:11434", "127.0.0.1", 11434),
+        ("HTTP://ollama", b"ollama", "ollama", 80),
+        ("http://ollama:80", b"ollama", "ollama", 80),
+        ("https://ollama", b"ollama", "ollama", 443),
+        ("https://ollama:80", b"ollama:80", "ollama", 80),
+        ("http://[::1]:11434", b"[::1]:11434", "::1", 11434),
+        ("http://[::1]", b"[::1]", "::1", 80),
+    ],
+)
+def test_the_upstream_is_addressed_by_its_own_authority(
+    text: str, authority: bytes, host: str, port: int
+) -> None:
+    url = parse_upstream_url(text)
+    assert (url.authority, url.host, url.port, url.path_prefix) == (authority, host, port, "")
+
+
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"(https?://)?[\[\]:.@/?#%a-f0-9]{0,30}", fullmatch=True)
+    | st.from_regex(r"[A-Z]{0,4} ?/[ -~]*", fullmatch=True)
+)
+def test_any_text_is_an_address_a_url_a_network_and_a_route_or_a_stated_fault(text: str) -> None:
+    for parse in (parse_address, parse_upstream_url, parse_network, parse_route):
+        with suppress(BadValueError):  # nothing else may be raised
+            parse(text)
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_an_address_reads_back_as_it_is_written(host: IPv4Address | IPv6Address, port: int) -> None:
+    address = Address(str(host), port)
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            ":",
+            ":8443",
+            "0.0.0.0",
+            "0.0.0.0:",
+            "0.0.0.0:x",
+            "0.0.0.0:-1",
+            "0.0.0.0:65536",
+            "0.0.0.0:\u0661",
+        ),
+        *("::1:8443", "[::1]", "[::1]8443", "[::1:8443", "[127.0.0.1]:1", "[::1%eth0]:1", "[]:1"),
+        *("127.1:1", "256.0.0.1:1", "1.2.3.4.5:1", "*:1", "a b:1", "host\n:1", "-host:1", "http://host:1"),
+    ],
+)
+def test_another_text_is_no_address(text: str) -> None:
+    with pytest.raises(BadValueError):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        *(("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("LOCALHOST", True)),
+        *(
+            ("0.0.0.0", False),
+            ("::", False),
+            ("10.0.0.1", False),
+            ("localhost.example", False),
+            ("ollama", False),
+        ),
+    ],
+)
+def test_only_loopback_is_known_to_be_private_to_the_machine(host: str, loopback: bool) -> None:
+    assert Address(host, 1).is_loopback is loopback

@@ -1,0 +1,364 @@
+"""TLS: what the context speaks, and the self-signed pair of the first start, over real connections."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.tls import (
+    ForeignFileError,
+    certificate_expiry,
+    check_pair,
+    ensure_self_signed,
+    server_context,
+)
+
+from . import certificates
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAY = timedelta(days=1)
+KEY = certificates.ec_key()
+
+
+class Pair:
+    """The two files of a folder that does not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.certificate = folder / "data" / "tls.crt"
+        self.private_key = folder / "data" / "tls.key"
+
+    def ensure(self, now: datetime = NOW) -> bool:
+        return ensure_self_signed(self.certificate, self.private_key, now)
+
+    def parsed(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.certificate.read_bytes())
+
+    def contents(self) -> tuple[bytes, bytes]:
+        return self.certificate.read_bytes(), self.private_key.read_bytes()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return Pair(tmp_path)
+
+
+@contextmanager
+def server(context: ssl.SSLContext) -> Iterator[int]:
+    """A port where every connection gets a handshake and is sent what ALPN chose."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(5)
+                    try:
+                        with context.wrap_socket(connection, server_side=True) as tls:
+                            tls.sendall(repr(tls.selected_alpn_protocol()).encode())
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def connect(port: int, context: ssl.SSLContext, name: str) -> tuple[str | None, bytes]:
+    """The version spoken and what the server sent."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=name) as tls,
+    ):
+        version = tls.version()
+        return version, tls.recv(100)
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1"])
+@pytest.mark.parametrize("flags", [0, ssl.VERIFY_X509_STRICT], ids=["default", "strict"])
+def test_a_client_that_trusts_the_self_signed_certificate_connects(pair: Pair, name: str, flags: int) -> None:
+    pair.ensure()
+    client = ssl.create_default_context(cafile=pair.certificate)
+    client.verify_flags |= ssl.VerifyFlags(flags)
+    with server(server_context(pair.certificate, pair.private_key)) as port:
+        assert connect(port, client, name)[0] == "TLSv1.3"
+
+
+def test_a_client_that_expects_another_name_refuses_it(pair: Pair) -> None:
+    pair.ensure()
+    client = ssl.create_default_context(cafile=pair.certificate)
+    with (
+        server(server_context(pair.certificate, pair.private_key)) as port,
+        pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"),
+    ):
+        connect(port, client, "elsewhere.example")
+
+
+def old_client(pair: Pair, version: ssl.TLSVersion) -> ssl.SSLContext:
+    client = ssl.create_default_context(cafile=pair.certificate)
+    client.set_ciphers("ALL:@SECLEVEL=0")  # else OpenSSL does not even offer the old versions
+    client.minimum_version = client.maximum_version = version
+    return client
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_a_version_before_tls_1_2_is_refused_by_the_server(pair: Pair, version: ssl.TLSVersion) -> None:
+    pair.ensure()
+    with (
+        server(server_context(pair.certificate, pair.private_key)) as port,
+        pytest.raises(ssl.SSLError, match="TLSV1_ALERT_PROTOCOL_VERSION"),
+    ):
+        connect(port, old_client(pair, version), "localhost")
+
+
+def test_tls_1_2_is_spoken(pair: Pair) -> None:
+    pair.ensure()
+    with server(server_context(pair.certificate, pair.private_key)) as port:
+        assert connect(port, old_client(pair, ssl.TLSVersion.TLSv1_2), "localhost")[0] == "TLSv1.2"
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(["h2", "http/1.1"], b"'http/1.1'"), (["http/1.1"], b"'http/1.1'"), (["h2"], b"None"), ([], b"None")],
+)
+def test_http_1_1_is_the_only_protocol(pair: Pair, offered: list[str], chosen: bytes) -> None:
+    pair.ensure()
+    client = ssl.create_default_context(cafile=pair.certificate)
+    if offered:
+        client.set_alpn_protocols(offered)
+    with server(server_context(pair.certificate, pair.private_key)) as port:
+        assert connect(port, client, "localhost")[1] == chosen
+
+
+def test_clients_cannot_renegotiate_or_compress(pair: Pair) -> None:
+    pair.ensure()
+    options = server_context(pair.certificate, pair.private_key).options
+    assert options & ssl.OP_NO_RENEGOTIATION
+    assert options & ssl.OP_NO_COMPRESSION
+
+
+def test_serving_does_not_load_cryptography(pair: Pair) -> None:
+    """It would cost every process 9 MB for what happens once a year."""
+    pair.ensure()
+    program = (
+        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from proxy.tls import certificate_expiry, check_pair, ensure_self_signed, server_context\n"
+        "files = Path(sys.argv[1]), Path(sys.argv[2])\n"
+        "print(ensure_self_signed(*files, datetime.now(UTC)), check_pair(*files))\n"
+        "server_context(*files), certificate_expiry(files[0])\n"
+        "print([name for name in sys.modules if name.startswith('cryptography')])"
+    )
+    command = [sys.executable, "-c", program, str(pair.certificate), str(pair.private_key)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "False []\n[]\n"
+
+
+def test_an_encrypted_key_is_refused_and_not_asked_for_on_the_terminal(tmp_path: Path) -> None:
+    key = certificates.ec_key()
+    certificate, private_key = certificates.write_pair(tmp_path, "tls", key)
+    private_key.write_bytes(certificates.private_key(key, b"password"))
+    with pytest.raises(ssl.SSLError):
+        server_context(certificate, private_key)
+    (problem,) = check_pair(certificate, private_key)
+    assert (problem.of, problem.wrong) == ("private_key", f"{private_key} is encrypted")
+
+
+# The self-signed pair
+
+
+def test_the_pair_is_made_once(pair: Pair) -> None:
+    assert pair.ensure() is True
+    made = pair.contents()
+    assert pair.ensure() is False
+    assert pair.contents() == made
+    assert sorted(os.listdir(pair.certificate.parent)) == ["tls.crt", "tls.key"]
+
+
+def test_the_key_is_for_its_owner_alone_whatever_the_umask(pair: Pair) -> None:
+    before = os.umask(0)
+    try:
+        pair.ensure()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(pair.private_key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(pair.private_key.parent.stat().st_mode) == 0o700
+
+
+def test_the_certificate_says_what_it_is_for(pair: Pair) -> None:
+    pair.ensure()
+    certificate = pair.parsed()
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert isinstance(key.curve, ec.SECP256R1)
+    extensions = certificate.extensions
+    assert extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert certificate.not_valid_before_utc == NOW - timedelta(hours=1)
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc == 397 * DAY
+
+
+def test_the_certificate_names_this_machine(pair: Pair) -> None:
+    pair.ensure()
+    names = pair.parsed().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    hosts = names.get_values_for_type(x509.DNSName)
+    addresses = names.get_values_for_type(x509.IPAddress)
+    assert hosts[0] == "localhost"
+    assert socket.gethostname() in hosts
+    assert addresses[:2] == [ip_address("127.0.0.1"), ip_address("::1")]
+    own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    assert {ip_address(text) for text in own} - set(addresses) == set()
+    assert len(addresses) == len(set(addresses))
+
+
+@pytest.mark.parametrize(
+    ("later", "made"), [(300 * DAY, False), (366 * DAY, False), (368 * DAY, True), (500 * DAY, True)]
+)
+def test_the_pair_is_made_anew_in_its_last_30_days(pair: Pair, later: timedelta, made: bool) -> None:
+    pair.ensure()
+    before = pair.contents()
+    assert pair.ensure(NOW + later) is made
+    assert (pair.contents() != before) is made
+    assert check_pair(pair.certificate, pair.private_key) == []
+
+
+def key_missing(pair: Pair) -> None:
+    pair.private_key.unlink()
+
+
+def key_of_another(pair: Pair) -> None:
+    pair.private_key.write_bytes(certificates.private_key(certificates.ec_key()))
+
+
+def key_garbage(pair: Pair) -> None:
+    pair.private_key.write_bytes(b"garbage")
+
+
+@pytest.mark.parametrize("harm", [key_missing, key_of_another, key_garbage])
+def test_the_pair_is_made_anew_where_the_key_is_not_that_of_our_certificate(
+    pair: Pair, harm: Callable[[Pair], None]
+) -> None:
+    pair.ensure()
+    harm(pair)
+    assert pair.ensure() is True
+    assert check_pair(pair.certificate, pair.private_key) == []
+    assert stat.S_IMODE(pair.private_key.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("ends", [NOW + 90 * DAY, NOW + DAY, NOW - DAY])
+def test_the_certificate_of_another_is_never_overwritten(pair: Pair, ends: datetime) -> None:
+    key = certificates.ec_key()
+    pair.certificate.parent.mkdir()
+    pair.certificate.write_bytes(certificates.certificate(key, ends=ends))
+    pair.private_key.write_bytes(certificates.private_key(key))
+    before = pair.contents()
+    with pytest.raises(ForeignFileError, match='was not made by this proxy; write mode = "files"'):
+        pair.ensure()
+    pair.private_key.unlink()
+    with pytest.raises(ForeignFileError, match="was not made by this proxy"):
+        pair.ensure()
+    assert pair.certificate.read_bytes() == before[0]
+    assert not pair.private_key.exists()
+
+
+def test_a_key_without_a_certificate_is_never_overwritten(pair: Pair) -> None:
+    pair.private_key.parent.mkdir()
+    pair.private_key.write_bytes(b"precious")
+    with pytest.raises(ForeignFileError, match=r"tls\.key is there without .*tls\.crt"):
+        pair.ensure()
+    assert pair.private_key.read_bytes() == b"precious"
+    assert not pair.certificate.exists()
+
+
+def test_a_file_that_is_no_certificate_is_never_overwritten(pair: Pair) -> None:
+    pair.certificate.parent.mkdir()
+    pair.certificate.write_bytes(b"precious")
+    with pytest.raises(ForeignFileError, match="holds no certificate"):
+        pair.ensure()
+    assert pair.certificate.read_bytes() == b"precious"
+
+
+def test_many_processes_that_start_at_once_end_with_one_pair(pair: Pair) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: pair.ensure(), range(8)))
+    assert made.count(True) == 1
+    assert check_pair(pair.certificate, pair.private_key) == []
+
+
+def test_a_key_that_cannot_be_written_leaves_nothing_behind(pair: Pair) -> None:
+    pair.ensure()
+    pair.private_key.unlink()
+    pair.private_key.mkdir()  # a folder where the key should be
+    with pytest.raises(IsADirectoryError):
+        pair.ensure()
+    assert sorted(os.listdir(pair.certificate.parent)) == ["tls.crt", "tls.key"]
+    pair.private_key.rmdir()
+    assert pair.ensure() is True
+
+
+# What a certificate says
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        datetime(1999, 12, 31, 23, 59, 59),
+        datetime(2049, 12, 31, 23, 59, 59),
+        datetime(2050, 1, 1),
+        datetime(9999, 12, 31),
+    ],
+)
+def test_the_end_of_a_certificate_is_read_in_both_of_its_forms(tmp_path: Path, ends: datetime) -> None:
+    file = tmp_path / "any.crt"
+    file.write_bytes(certificates.certificate(certificates.rsa_key(2048), ends=ends.replace(tzinfo=UTC)))
+    assert certificate_expiry(file) == ends.replace(tzinfo=UTC)
+
+
+def test_the_first_certificate_of_a_chain_counts(tmp_path: Path) -> None:
+    key = certificates.ec_key()
+    chain = [certificates.certificate(key, ends=NOW + days * DAY) for days in (10, 20)]
+    file = tmp_path / "chain.crt"
+    file.write_bytes("Über\n".encode() + b"".join(chain))
+    assert certificate_expiry(file) == NOW + 10 * DAY
+
+
+@given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 255))
+def test_garbage_in_the_place_of_a_certificate_is_a_value_error(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int, byte: int
+) -> None:
+    der = bytearray(ssl.PEM_cert_to_DER_cert(certificates.certificate(KEY).decode()))
+    der[at % len(der)] = byte
+    file = tmp_path_factory.getbasetemp() / "garbage.crt"
+    for content in (
+        garbage,
+        ssl.DER_cert_to_PEM_cert(garbage).encode(),
+        ssl.DER_cert_to_PEM_cert(bytes(der)).encode(),
+    ):
+        file.write_bytes(content)
+        with suppress(ValueError):  # nothing else may be raised
+            certificate_expiry(file)
