@@ -1,4 +1,4 @@
-"""Makes glibc keep the memory of large bodies in flight, instead of asking the kernel for it piece by piece."""
+"""Makes glibc keep the memory of large bodies in flight, instead of asking the kernel for each piece."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _THRESHOLD = 16 * 1024 * 1024
 
 
 def keep_freed_memory() -> None:
-    """Raise the trim and mmap thresholds (mallopt(3)); a third of the CPU of a large upload. Else no effect."""
+    """Raise the trim and mmap thresholds, see mallopt(3): two thirds of the CPU of a large upload."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library

@@ -51,7 +51,7 @@ Ready = Callable[[int, int], Awaitable[None]]
 
 
 class StartError(Exception):
-    """The proxy cannot start with this configuration on this machine; the text names the fault and the fix."""
+    """The proxy cannot start with this configuration here; the text names the fault and the fix."""
 
 
 def serve(config: Config) -> int:
@@ -97,7 +97,7 @@ async def run(config: Config, ready: Ready | None = None) -> int:
 
 
 class _Signals:
-    """The first SIGTERM or SIGINT asks to drain, the second to end at once; heard from the first moment on."""
+    """The first SIGTERM or SIGINT asks to drain, the second to end at once."""
 
     def __init__(self) -> None:
         self.drain = asyncio.Event()
@@ -119,7 +119,8 @@ def _bind(config: Config) -> tuple[socket.socket, socket.socket]:
         except OSError as error:
             reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
             faults.append(
-                f"{option}: cannot listen on {address}: {reason}; stop what listens there or write another address"
+                f"{option}: cannot listen on {address}: {reason};"
+                " stop what listens there or write another address"
             )
     if faults:
         for sock in sockets:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import NamedTuple
 
 
 class Dialect(Enum):
@@ -101,22 +102,46 @@ def error_body(code: str, message: str, dialect: Dialect) -> bytes:
     return json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
+class Answer(NamedTuple):
+    """An error of ours, ready to be sent, and the length of its body."""
+
+    data: bytes
+    body_length: int
+
+
 def render(
     error: ProxyError, dialect: Dialect, request_id: bytes, *, date: bytes, close: bool, head_only: bool
-) -> bytes:
-    """The whole answer as bytes. ``head_only`` leaves the body out (answers to HEAD, RFC 9110 9.3.2).
+) -> Answer:
+    """The whole answer. ``head_only`` leaves the body out (answers to HEAD, RFC 9110 section 9.3.2).
 
-    ``date`` is the value of the Date field (RFC 9110 6.6.1); ``close`` says that the connection ends here.
+    ``date`` is the value of the Date field (RFC 9110 section 6.6.1); ``close`` says that the connection
+    ends here.
     """
-    body = error_body(error.code, error.message, dialect)
-    lines = [
-        b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nX-Request-Id: %b\r\n"
-        % (error.status, REASONS[error.status], date, len(body), request_id)
-    ]
+    status_line, rest, body = _parts(error.code, error.message, error.status, error.headers, dialect, close)
+    identifiers = b"X-Request-Id: %b\r\n" % request_id
     if dialect is Dialect.ANTHROPIC:
-        lines.append(b"request-id: %b\r\n" % request_id)
-    lines += [b"%b: %b\r\n" % field for field in error.headers]
-    lines.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
-    if not head_only:
-        lines.append(body)
-    return b"".join(lines)
+        identifiers += b"request-id: %b\r\n" % request_id
+    head = b"%bDate: %b\r\n%b%b" % (status_line, date, identifiers, rest)
+    return Answer(head, 0) if head_only else Answer(head + body, len(body))
+
+
+@lru_cache(maxsize=512)
+def _parts(
+    code: str,
+    message: str,
+    status: int,
+    headers: tuple[tuple[bytes, bytes], ...],
+    dialect: Dialect,
+    close: bool,
+) -> tuple[bytes, bytes, bytes]:
+    """What is the same in every such answer: the status line, the other fields, the body."""
+    body = error_body(code, message, dialect)
+    fields = [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
+    fields += [b"%b: %b" % field for field in headers]
+    if close:
+        fields.append(b"Connection: close")
+    return (
+        b"HTTP/1.1 %d %b\r\n" % (status, REASONS[status]),
+        b"\r\n".join(fields) + b"\r\n\r\n",
+        body,
+    )

@@ -73,14 +73,16 @@ class Gateway:
             if (method, raw_path) in self._anonymous:
                 identity = ANONYMOUS
             else:
-                identity = self._authenticator.authenticate(exchange.fields, time.time())
+                identity = self._authenticator.authenticate(
+                    exchange.fields, exchange.head.single, time.time()
+                )
             route = require_route(route, raw_path)
             authorise(identity, route)
             relay = Relay(exchange, route, self._pool)
             self._in_flight[relay] = identity
             await relay.run(self._authority)
         except ProxyError as refused:
-            error = refused
+            error = refused.with_traceback(None)  # its frame holds us: a cycle for each refusal
         except Exception:
             log.exception("a request ended in a fault of the proxy itself")
             error = ProxyError("internal_error", "the proxy failed: the operator finds the reason in its log")

@@ -1,4 +1,4 @@
-"""A proxy without any configuration: certificate, key and settings made on the spot, and a curl line to paste."""
+"""A proxy without any configuration: certificate, key and settings made on the spot, and a curl line."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from proxy.identity import credentials
 from proxy.identity.api_keys import ApiKey, Refusal, verify
@@ -26,13 +26,15 @@ class Authenticator:
         }
         return frozenset(before - {key.id for key in keys.values() if key.revoked is None})
 
-    def authenticate(self, fields: Iterable[tuple[bytes, bytes]], now: float) -> Identity:
-        """Whose credential the fields hold; ``now`` in unix seconds.
+    def authenticate(
+        self, fields: Sequence[tuple[bytes, bytes]], single: Mapping[bytes, bytes], now: float
+    ) -> Identity:
+        """Whose credential the fields hold (see `credentials.find`); ``now`` in unix seconds.
 
         Raises ProxyError: ``missing_credentials``, ``ambiguous_credentials``, ``invalid_credentials`` or
         ``expired_credentials``.
         """
-        presented = credentials.find(fields)
+        presented = credentials.find(fields, single)
         if not self._accept_api_keys:
             raise credentials.invalid()
         key = verify(self._keys, presented, now)

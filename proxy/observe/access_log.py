@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from proxy.identity.identity import Identity
 from proxy.observe.log_stream import LogStream
@@ -14,8 +16,7 @@ FLUSH_AFTER = 0.05
 """Seconds for which lines are collected, so that the writing thread wakes seldom."""
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is told of a request. Times of `time.monotonic`; the durations in the line are milliseconds."""
 
     request_id: bytes
@@ -52,16 +53,19 @@ class AccessLog:
             self._stream.write("".join(lines).encode())
 
 
-_second = (0, "")
-
-
 def timestamp(now: float) -> str:
     """RFC 3339, UTC, milliseconds; ``now`` in unix seconds."""
-    global _second  # the text of a second is made once
-    second = int(now)
-    if _second[0] != second:
-        _second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-    return f"{_second[1]}.{int((now - second) * 1000):03d}Z"
+    return _millisecond(int(now * 1000))
+
+
+@lru_cache(maxsize=2)  # many requests end in one millisecond
+def _millisecond(now: int) -> str:
+    return f"{_second(now // 1000)}.{now % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
 def as_json(entry: Entry) -> str:
@@ -70,21 +74,54 @@ def as_json(entry: Entry) -> str:
     Nothing in it needs escaping: the request id is a plain token, names of keys and routes are plain ASCII
     by their own rules, the method is one that the parser knows.
     """
+    request_id, started, first = entry.request_id.decode("ascii"), entry.started_at, entry.first_byte_at
     who = entry.identity
-    key_id = f'"{who.key_id}"' if who is not None and who.key_id is not None else "null"
-    key_name = f'"{who.key_name}"' if who is not None and who.key_name is not None else "null"
-    auth = f'"{who.auth}"' if who is not None else "null"
-    code = f'"{entry.code}"' if entry.code is not None else "null"
-    started = entry.started_at
-    first = f"{(entry.first_byte_at - started) * 1000:.3f}" if entry.first_byte_at else "null"
+    what = (
+        _what(entry.client, entry.method, entry.route, entry.status, entry.code, None, None, None)
+        if who is None
+        else _what(
+            entry.client,
+            entry.method,
+            entry.route,
+            entry.status,
+            entry.code,
+            who.key_id,
+            who.key_name,
+            who.auth,
+        )
+    )
+    first_byte = f"{(first - started) * 1000:.3f}" if first else "null"
     return (
-        f'{{"time":"{timestamp(time.time())}","request_id":"{entry.request_id.decode("ascii")}",'
-        f'"client":"{entry.client}","method":"{entry.method}","route":"{entry.route}",'
-        f'"status":{entry.status},"code":{code},"key_id":{key_id},"key_name":{key_name},"auth":{auth},'
-        f'"model":null,"received_bytes":{entry.received},"sent_bytes":{entry.sent},'
-        f'"duration_ms":{(entry.ended_at - started) * 1000:.3f},"queue_ms":0,"first_byte_ms":{first},'
+        f'{{"time":"{timestamp(time.time())}","request_id":"{request_id}",{what},"model":null,'
+        f'"received_bytes":{entry.received},"sent_bytes":{entry.sent},'
+        f'"duration_ms":{(entry.ended_at - started) * 1000:.3f},"queue_ms":0,"first_byte_ms":{first_byte},'
         f'"input_tokens":null,"output_tokens":null,"outcome":"{entry.outcome}"}}\n'
     )
+
+
+@lru_cache(maxsize=4096)
+def _what(
+    client: str,
+    method: str,
+    route: str,
+    status: int,
+    code: str | None,
+    key_id: str | None,
+    key_name: str | None,
+    auth: str | None,
+) -> str:
+    """The members that recur from request to request."""
+    members = {
+        "client": client,
+        "method": method,
+        "route": route,
+        "status": status,
+        "code": code,
+        "key_id": key_id,
+        "key_name": key_name,
+        "auth": auth,
+    }
+    return json.dumps(members, separators=(",", ":"))[1:-1]
 
 
 def as_text(entry: Entry) -> str:

@@ -9,7 +9,10 @@ from proxy.policy.routes import Route
 
 
 def require_route(route: Route | None, raw_path: bytes) -> Route:
-    """The row that was found, or 404 ``unknown_route`` or 405 ``method_not_allowed``; asked after the caller is known."""
+    """The row that was found; asked only after the caller is known.
+
+    Raises ProxyError: 404 ``unknown_route``, 405 ``method_not_allowed``.
+    """
     if route is not None:
         return route
     methods = routes.allowed_methods(raw_path)
@@ -25,8 +28,8 @@ def require_route(route: Route | None, raw_path: bytes) -> Route:
 
 def authorise(identity: Identity, route: Route) -> None:
     """Raises ProxyError ``scope_denied``, naming the scope that is missing, where the caller lacks it."""
-    if identity is not ANONYMOUS and route.scope.value not in identity.scopes:
+    if identity is not ANONYMOUS and route.scope_name not in identity.scopes:
         raise ProxyError(
             "scope_denied",
-            f"this key lacks the scope '{route.scope.value}': ask the operator for a key that has it",
+            f"this key lacks the scope '{route.scope_name}': ask the operator for a key that has it",
         )

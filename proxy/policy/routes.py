@@ -8,7 +8,7 @@ server/routes.go.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from proxy.errors import Dialect
@@ -55,11 +55,13 @@ class Route:
     model: ModelPlace = ModelPlace.NONE
     dialect: Dialect = Dialect.NATIVE
     stream: Stream = Stream.NONE
+    scope_name: str = field(init=False)
+    repeatable: bool = field(init=False)
+    """Whether asking twice does no harm: reading, and inference, which Ollama drops with the connection."""
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether asking twice does no harm: reading, and inference, which Ollama drops with the connection."""
-        return self.scope in (Scope.READ, Scope.INFERENCE)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scope_name", self.scope.value)
+        object.__setattr__(self, "repeatable", self.scope in (Scope.READ, Scope.INFERENCE))
 
 
 _R, _I, _M, _P, _A = Scope.READ, Scope.INFERENCE, Scope.MANAGE, Scope.PUSH, Scope.ACCOUNT

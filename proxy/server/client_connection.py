@@ -35,16 +35,16 @@ MAX_PIPELINED = 16
 """Requests that wait on one connection; reading pauses while there are more."""
 
 
-class _NotUsed(RuntimeError):
+class _NotUsedError(RuntimeError):
     """The exchange in the scope's extensions is how requests are read and answered here."""
 
 
 async def _receive() -> Any:
-    raise _NotUsed
+    raise _NotUsedError
 
 
 async def _send(message: Any) -> None:
-    raise _NotUsed
+    raise _NotUsedError
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -83,6 +83,15 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.connection_scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "scheme": self.scheme,
+            "root_path": "",
+            "client": self.client,
+            "server": self.server,
+        }
         if self.slot.surplus:
             self._refuse(
                 ProxyError(
@@ -125,7 +134,7 @@ class ClientConnection(HttpToolsProtocol):
             self.exchange.peer.resume_response()
 
     def pause_body(self) -> None:
-        """Stop reading; the connection is watched, since a paused socket does not tell that its client left."""
+        """Stop reading; the connection is watched, as a paused socket does not tell that its client left."""
         if not self.paused and not self.transport.is_closing():
             self.paused = True
             self.transport.pause_reading()
@@ -221,22 +230,15 @@ class ClientConnection(HttpToolsProtocol):
     def _start(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.served += 1
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": exchange.method,
-            "scheme": self.scheme,
-            "path": exchange.head.path.decode("ascii", "replace"),
-            "raw_path": exchange.head.path,
-            "query_string": exchange.head.query,
-            "root_path": "",
-            "headers": exchange.fields,
-            "client": self.client,
-            "server": self.server,
-            "extensions": {EXTENSION: exchange},
-        }
-        drive(self.app(scope, _receive, _send))  # type: ignore[arg-type]
+        head = exchange.head
+        scope = self.connection_scope.copy()
+        scope["method"] = exchange.method
+        scope["path"] = head.path.decode("ascii", "replace")
+        scope["raw_path"] = head.path
+        scope["query_string"] = head.query
+        scope["headers"] = exchange.fields
+        scope["extensions"] = {EXTENSION: exchange}
+        drive(self.app(scope, _receive, _send))
 
     # Endings
 
@@ -306,12 +308,12 @@ class ClientConnection(HttpToolsProtocol):
     def _answer_refusal(self, error: ProxyError) -> None:
         request_id = self.shared.request_id(None)
         answer = render(error, Dialect.NATIVE, request_id, date=self.shared.date, close=True, head_only=False)
-        self.transport.write(answer)
-        self.shared.refused(self, error, request_id, len(answer) - answer.index(b"\r\n\r\n") - 4)
+        self.transport.write(answer.data)
+        self.shared.refused(self, error, request_id, answer.body_length)
         self._linger()
 
     def _linger(self, *, eof: bool = True) -> None:
-        """Read and drop for a bounded time, so that the answer arrives before any reset (RFC 9112 section 9.6)."""
+        """Read and drop for a bounded time, so that the answer arrives before any reset (RFC 9112 9.6)."""
         self.reading = LINGERING
         self.waiting.clear()
         self.since = self.last_data = time.monotonic()
@@ -350,9 +352,10 @@ class ClientConnection(HttpToolsProtocol):
         elif self.reading == BODY:
             if not self.paused and now - self.last_data > shared.idle_timeout:
                 self._body_stalled()
-        elif self.reading == IDLE and self.exchange is None:
-            if now - self.since > (shared.idle_timeout if self.served else shared.header_timeout):
-                self.transport.close()
+        elif self.exchange is None and now - self.since > (
+            shared.idle_timeout if self.served else shared.header_timeout
+        ):
+            self.transport.close()
 
     def _body_stalled(self) -> None:
         exchange = self.incoming

@@ -8,7 +8,7 @@ weak-set entry: about a fifth of the CPU of a small request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
@@ -33,24 +33,29 @@ class Ended:
             yield self
 
 
-def drive(awaitable: Awaitable[None]) -> None:
+def drive(coroutine: Coroutine[Any, None, None]) -> None:
     """Run a coroutine to its first wait, and on from there each time what it waits for has come.
 
     It may await `Ended` and asyncio's futures; it has no current task, so what needs one (a time-out,
     for example) belongs into a task that it awaits. Whatever it raises is raised to whoever resumed it.
     """
-    step = awaitable.__await__().send
+    _Drive(coroutine).resume()
 
-    def resume(_: object = None) -> None:
+
+class _Drive:
+    __slots__ = ("_step",)
+
+    def __init__(self, coroutine: Coroutine[Any, None, None]) -> None:
+        self._step = coroutine.send
+
+    def resume(self, _: object = None) -> None:
         try:
-            waits_for: Any = step(None)
+            waits_for: Any = self._step(None)
         except StopIteration:
             return
         if type(waits_for) is Ended:
-            waits_for._resume = resume
+            waits_for._resume = self.resume
         else:
             assert isinstance(waits_for, asyncio.Future)
             waits_for._asyncio_future_blocking = False
-            waits_for.add_done_callback(resume)
-
-    resume()
+            waits_for.add_done_callback(self.resume)

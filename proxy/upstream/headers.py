@@ -68,13 +68,22 @@ def upstream_head(
     return b"".join(lines)
 
 
+# What becomes of a response's field.
+_PASSES, _CODING, _LENGTH, _TYPE, _CONNECTION, _ENDS = range(6)
+_ROLES = {
+    b"transfer-encoding": _CODING,
+    b"content-length": _LENGTH,
+    b"content-type": _TYPE,
+    b"connection": _CONNECTION,
+}
+
+
 @lru_cache(maxsize=1024)
-def _lower(name: bytes) -> bytes:
-    """The name of a response's field in lower case; empty where the field ends here (Connection is told)."""
+def _role(name: bytes) -> int:
     lower = name.lower()
-    if lower == b"connection":
-        return lower
-    return b"" if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIX) else lower
+    if lower in _ROLES:
+        return _ROLES[lower]
+    return _ENDS if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIX) else _PASSES
 
 
 class ClientHead(NamedTuple):
@@ -88,35 +97,36 @@ class ClientHead(NamedTuple):
 def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body: bool) -> ClientHead:
     """The response head for the client, names spelled as Ollama spelled them.
 
-    ``own`` are the proxy's own field lines, ``body`` says whether one follows. A body that Ollama ends by
+    ``own`` are the proxy's own field lines and the blank line, ``body`` says whether one follows. A body that Ollama ends by
     closing its connection is sent in chunks, so that the client can tell its end from a break.
 
     Raises ValueError for a transfer coding that is not understood.
     """
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason or REASONS.get(status, b""))]
+    lines = [b"HTTP/1.1 %d %b" % (status, reason or REASONS.get(status, b""))]
     named: frozenset[bytes] = frozenset()
-    for name, value in fields:
-        if _lower(name) == b"connection":
-            named |= named_in_connection(value)
     framed = chunked = ndjson = False
     for name, value in fields:
-        lower = _lower(name)
-        if not lower or lower in named or lower == b"connection":
-            continue
-        if lower == b"transfer-encoding":
-            if value.strip(b" \t").lower() != b"chunked":
-                raise ValueError("unknown transfer coding")
-            if status == 204 or status < 200:  # RFC 9112 section 6.1: not with these
+        role = _role(name)
+        if role:
+            if role == _LENGTH:
+                framed = True
+            elif role == _TYPE:
+                ndjson = value.startswith(b"application/x-ndjson")
+            elif role == _CODING:
+                if value.strip(b" \t").lower() != b"chunked":
+                    raise ValueError("unknown transfer coding")
+                if status == 204 or status < 200:  # RFC 9112 section 6.1: not with these
+                    continue
+                framed = chunked = True
+            else:
+                if role == _CONNECTION:
+                    named |= named_in_connection(value)
                 continue
-            framed = chunked = True
-        elif lower == b"content-length":
-            framed = True
-        elif lower == b"content-type":
-            ndjson = value.startswith(b"application/x-ndjson")
-        lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(b"%b: %b" % (name, value))
+    if named:
+        lines[1:] = [line for line in lines[1:] if line[: line.index(b":")].lower() not in named]
     if body and not framed:
         chunked = True
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"Transfer-Encoding: chunked")
     lines.append(own)
-    lines.append(b"\r\n")
-    return ClientHead(b"".join(lines), body and chunked, ndjson)
+    return ClientHead(b"\r\n".join(lines), body and chunked, ndjson)

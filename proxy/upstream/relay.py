@@ -236,7 +236,9 @@ class Relay:
         self._replay = None
         if status < 200:
             if status != 100:  # the proxy has answered the client's expectation itself
-                exchange.connection.transport.write(client_head(status, reason, fields, b"", body=False).data)
+                exchange.connection.transport.write(
+                    client_head(status, reason, fields, b"\r\n", body=False).data
+                )
             return True
         body = exchange.method != "HEAD" and status not in _NO_BODY
         own = b"X-Request-Id: %b\r\n" % exchange.request_id
@@ -244,7 +246,7 @@ class Relay:
             own += b"request-id: %b\r\n" % exchange.request_id
         if exchange.must_close():
             own += b"Connection: close\r\n"
-        head = client_head(status, reason, fields, own, body=body)
+        head = client_head(status, reason, fields, own + b"\r\n", body=body)
         self.status = status
         self._chunked = head.chunked
         self._ndjson = head.ndjson
