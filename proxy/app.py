@@ -230,16 +230,19 @@ class _Proxy:
             )
         ]
         port: int = self.public.getsockname()[1]
-        log.info(
-            "serving %s on %s port %d, ops on %s, forwarding to %s",
-            "https" if self.tls else "http",
-            config.listen.address.host,
-            port,
-            config.ops.address,
-            self.upstream_url,
-        )
+        ops_port: int = self.private.getsockname()[1]
         if ready is not None:
-            await ready(port, self.private.getsockname()[1])
+            await ready(port, ops_port)
+        else:
+            log.info(
+                "serving %s on %s port %d, ops on %s port %d, forwarding to %s",
+                "https" if self.tls else "http",
+                config.listen.address.host,
+                port,
+                config.ops.address.host,
+                ops_port,
+                self.upstream_url,
+            )
         await stop.drain.wait()
         whole = await self._drain(stop)
         for task in background:

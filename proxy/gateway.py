@@ -194,6 +194,7 @@ class Gateway:
             "the proxy is shutting down: try again in a moment",
             headers=((b"Retry-After", b"5"),),
         )
-        for relay in list(self._in_flight):
+        in_flight = list(self._in_flight)
+        for relay in in_flight:
             relay.cut(error)
-        return len(self._in_flight)
+        return len(in_flight)

@@ -116,12 +116,16 @@ def _curl(base: str, certificate: Path | None, key: str, model: str) -> str:
 
 
 async def _a_model(url: str, client: httpx.AsyncClient) -> str | None:
-    """The name of a model that can be asked, where there is one."""
+    """The name of a model that can chat, where there is one."""
     try:
-        models = (await client.get(f"{url}/api/tags", timeout=5)).json()["models"]
-        return str(models[0]["name"]) if models else None
-    except (httpx.HTTPError, ValueError, LookupError, TypeError):
-        return None
+        for model in (await client.get(f"{url}/api/tags", timeout=5)).json()["models"]:
+            name = str(model["name"])
+            shown = (await client.post(f"{url}/api/show", json={"model": name}, timeout=5)).json()
+            if "completion" in shown.get("capabilities", ["completion"]):
+                return name
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+        pass
+    return None
 
 
 async def _key(store_path: Path, file: Path) -> str:

@@ -14,6 +14,9 @@ from proxy.errors import ProxyError
 PLACES = frozenset({b"authorization", b"x-api-key"})
 """The names, in lower case, of the fields in which clients send credentials; none of them goes upstream."""
 
+_UNREADABLE = b" "
+"""Stands for a credential that is there but of no form that we know; no credential is spelled like this."""
+
 _CHALLENGE = b'Bearer realm="ollama-auth-proxy"'
 _ASK = ((b"WWW-Authenticate", _CHALLENGE),)
 _REFUSE = ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),)
@@ -74,7 +77,7 @@ def find(fields: Sequence[tuple[bytes, bytes]], single: Mapping[bytes, bytes]) -
 
 
 def _from_authorization(value: bytes) -> bytes:
-    """The token or password; empty where there is none. What cannot be read is returned whole, to be refused."""
+    """The token or password; empty where there is none."""
     value = value.strip(b" \t")
     scheme, _, rest = value.partition(b" ")
     rest = rest.lstrip(b" ")
@@ -85,6 +88,6 @@ def _from_authorization(value: bytes) -> bytes:
             try:
                 user_and_password = binascii.a2b_base64(rest, strict_mode=True)
             except binascii.Error:
-                return value
+                return _UNREADABLE
             return user_and_password.partition(b":")[2]
-    return value
+    return _UNREADABLE if value else b""

@@ -31,6 +31,9 @@ LINGER_QUIET = 2.0
 LINGER_TOTAL = 10.0
 """Seconds that a lingering connection may last in all."""
 
+FRAMING_PER_BYTE = 16
+"""Bytes of chunk framing allowed for each byte of a chunked body."""
+
 MAX_PIPELINED = 16
 """Requests that wait on one connection; reading pauses while there are more."""
 
@@ -64,11 +67,14 @@ class ClientConnection(HttpToolsProtocol):
         shared: Shared,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # Until the handshake is done nothing may refer to itself, so that a failed one is freed at once.
+        self.parser = None  # type: ignore[assignment]
         self.shared = shared
         self.slot = shared.slot()
         self.reading = IDLE
         self.exchange: Exchange | None = None
         self.incoming: Exchange | None = None
+        self.latest: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.refusal: ProxyError | None = None
         self.served = 0
@@ -83,6 +89,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.parser = httptools.HttpRequestParser(self)
         self.connection_scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -113,7 +120,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def _leave(self) -> None:
         exchange, self.exchange = self.exchange, None
-        self.incoming = None
+        self.incoming = self.latest = None
         self.waiting.clear()
         if exchange is not None and not exchange.finished:
             exchange.gone = True
@@ -175,11 +182,29 @@ class ClientConnection(HttpToolsProtocol):
                 cause = error.__context__
                 self._refuse(cause if isinstance(cause, ProxyError) else self._grammar(error))
         else:
+            if self.latest is not None and self.latest.head.chunked:
+                self._weigh_chunks(self.latest, len(data))
             # Only now, so that a small body that came with its head is known to be there.
             if self.waiting and self.exchange is None:
                 self._next()
             if self.reading == HEAD and self.head_bytes > self.shared.max_header_bytes:
                 self._refuse(self._head_too_large())
+
+    def _weigh_chunks(self, exchange: Exchange, size: int) -> None:
+        """Refuse a chunked body whose framing outweighs it: chunk extensions or trailers without end.
+
+        Chunks of one byte weigh six; no sender needs more than ``FRAMING_PER_BYTE`` beside a head's worth.
+        """
+        exchange.wire_bytes += size
+        if exchange.wire_bytes > self.shared.max_header_bytes * 2 + FRAMING_PER_BYTE * exchange.received:
+            if exchange.finished or self.reading >= REFUSED:
+                return
+            if self.incoming is None and exchange is self.exchange:
+                return  # it is complete, and with Ollama already
+            self.incoming = exchange
+            self._refuse(
+                malformed("the chunked body has too much framing: send larger chunks, no extensions")
+            )
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -210,7 +235,7 @@ class ClientConnection(HttpToolsProtocol):
             parser.should_keep_alive(),
             self.last_data,
         )
-        self.incoming = exchange
+        self.incoming = self.latest = exchange
         self.reading = BODY
         self.waiting.append(exchange)
         if len(self.waiting) > MAX_PIPELINED:
@@ -295,8 +320,8 @@ class ClientConnection(HttpToolsProtocol):
                 if started:
                     self.transport.abort()
                     return
-        if self.exchange is None and not self.waiting:
-            self._answer_refusal(error)
+        if self.exchange is None:
+            self._next()
 
     def _leave_broken(self, exchange: Exchange) -> None:
         self.exchange = None
@@ -327,6 +352,8 @@ class ClientConnection(HttpToolsProtocol):
     def _grammar(self, error: Exception) -> ProxyError:
         if self.reading == BODY:
             return malformed("the chunked body is broken (RFC 9112 section 7.1): fix its framing")
+        if "PRI" in str(error):  # llhttp's word for the preface of RFC 9113 section 3.4
+            return malformed("HTTP/2 is not spoken here: send HTTP/1.1, as ALPN says")
         return malformed(f"this is not an HTTP/1.1 request (RFC 9112): {_reason(error)}")
 
     def _head_too_large(self) -> ProxyError:

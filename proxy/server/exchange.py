@@ -67,6 +67,7 @@ class Exchange:
         "started_at",
         "target",
         "waits_for_continue",
+        "wire_bytes",
     )
 
     def __init__(
@@ -92,6 +93,7 @@ class Exchange:
         self.peer: Peer | None = None
         self.flowing = False
         self.received = 0
+        self.wire_bytes = 0
         self.request_complete = False
         self.response_started = False
         self.finished = False

@@ -18,6 +18,9 @@ MAX_RESPONSE_HEAD = 256 * 1024
 """Bytes that a response head may take."""
 
 
+_VERSIONS = ("1.1", "1.0")
+
+
 class Receiver(Protocol):
     """Whoever sent the request that a connection is answering."""
 
@@ -138,7 +141,7 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.response_end(reusable=reusable)
 
     def _ends_with_connection(self) -> bool:
-        """Whether the body has neither length nor chunks, so that its end is the connection's (RFC 9112 6.3)."""
+        """Whether the body has neither length nor chunks, so that it ends with us (RFC 9112 section 6.3)."""
         framing = (b"content-length", b"transfer-encoding")
         return self._has_body and not any(name.lower() in framing for name, _ in self._fields)
 
@@ -163,6 +166,8 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self._complete or self._receiver is None:
             return
+        if self._parser.get_http_version() not in _VERSIONS:
+            raise ValueError("not HTTP/1")
         status = self._parser.get_status_code()
         fields = self._fields
         if status < 200:

@@ -97,8 +97,9 @@ class ClientHead(NamedTuple):
 def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body: bool) -> ClientHead:
     """The response head for the client, names spelled as Ollama spelled them.
 
-    ``own`` are the proxy's own field lines and the blank line, ``body`` says whether one follows. A body that Ollama ends by
-    closing its connection is sent in chunks, so that the client can tell its end from a break.
+    ``own`` are the proxy's own field lines and the blank line, ``body`` says whether one follows. A body
+    that Ollama ends by closing its connection is sent in chunks, so that the client can tell its end from
+    a break.
 
     Raises ValueError for a transfer coding that is not understood.
     """

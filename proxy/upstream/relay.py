@@ -211,6 +211,7 @@ class Relay:
         self._resolve()
 
     def client_stalled(self) -> None:
+        self._exchange.close = True
         self._give_up(
             ProxyError(
                 "malformed_request",

@@ -38,7 +38,7 @@ class Follower:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Fails when the condition has not come true within the bound."""
         async with asyncio.timeout(BOUND):
-            while not condition():  # noqa: ASYNC110 (what is awaited sets no event)
+            while not condition():
                 await asyncio.sleep(0.01)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 
-from .conftest import Connect
+from .conftest import Connect, over_tls_and_plain
 from .messages import check_refusal, chunked, request
-from .site import Keys
+from .site import Keys, Site
 from .upstream import Upstream
 
 HELLO = b"5\r\nhello\r\n0\r\n\r\n"
@@ -117,7 +118,13 @@ MALFORMED = {
     "a_blank_in_the_target": GET.replace(b"tags", b"ta gs") + b"\r\n",
     "a_nul_in_the_target": GET.replace(b"tags", b"ta\0gs") + b"\r\n",
     "a_tab_after_the_method": GET.replace(b"GET ", b"GET\t") + b"\r\n",
-    # versions and methods
+    # versions, upgrades and methods
+    "http_1_0": GET.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n",
+    "http_1_0_with_keep_alive": GET.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Connection: keep-alive\r\n\r\n",
+    "http_1_0_without_a_host": b"GET /api/tags HTTP/1.0\r\nX-Api-Key: KEY\r\n\r\n",
+    "an_upgrade_to_websocket": GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "an_upgrade_to_h2c": GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
+    "an_upgrade_of_a_post": POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
     "http_0_9": b"GET /api/tags\r\n\r\n",
     "http_1_2": GET.replace(b"HTTP/1.1", b"HTTP/1.2") + b"\r\n",
     "http_2_0": GET.replace(b"HTTP/1.1", b"HTTP/2.0") + b"\r\n",
@@ -126,6 +133,7 @@ MALFORMED = {
     "a_version_in_lower_case": GET.replace(b"HTTP/1.1", b"http/1.1") + b"\r\n",
     "another_protocol": GET.replace(b"HTTP/1.1", b"ICY/1.1") + b"\r\n",
     "the_http2_preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an_unknown_method": GET.replace(b"GET", b"BREW") + b"\r\n",
     "a_method_in_lower_case": GET.replace(b"GET", b"get") + b"\r\n",
     "a_nul_in_the_method": GET.replace(b"GET", b"G\0T") + b"\r\n",
     "no_method": GET[4:] + b"\r\n",
@@ -138,11 +146,20 @@ MALFORMED = {
 def test_a_malformed_request_is_answered_400_and_never_forwarded(
     raw: bytes, connect: Connect, keys: Keys, upstream: Upstream, good: Callable[[], None]
 ) -> None:
-    client = connect()
-    check_refusal(client.request(raw.replace(b"KEY", keys.every.encode())), 400, "malformed_request")
-    client.end()
+    answer = connect().request(raw.replace(b"KEY", keys.every.encode()))
+    check_refusal(answer, 400, "malformed_request")
+    assert answer.header("connection") == "close"
     assert upstream.reached() == b""
     good()
+
+
+@over_tls_and_plain
+def test_after_a_malformed_request_the_connection_ends(connect: Connect, keys: Keys) -> None:
+    """It lingers first, so that the answer is not lost in a reset."""
+    client = connect()
+    raw = MALFORMED["two_lengths_that_differ"].replace(b"KEY", keys.every.encode())
+    check_refusal(client.request(raw + SMUGGLED), 400, "malformed_request")
+    client.end(5)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +223,38 @@ def test_garbage_behind_a_get_is_answered_400_after_the_answer(
     check_refusal(client.response(), 400, "malformed_request")
     client.end()
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "endless", "status", "code"),
+    [
+        (b"5;", b"a" * 65536, 400, "malformed_request"),
+        (b"0\r\nX-A: ", b"a" * 65536, 431, "headers_too_large"),
+        (b"0\r\n", b"X-A: 1\r\n" * 8192, 431, "headers_too_large"),
+    ],
+    ids=["chunk_extension", "trailer", "trailers"],
+)
+def test_what_belongs_to_a_chunked_body_has_an_end_too(
+    before: bytes,
+    endless: bytes,
+    status: int,
+    code: str,
+    site: Site,
+    connect: Connect,
+    keys: Keys,
+    upstream: Upstream,
+) -> None:
+    client, rss = connect(), site.rss()
+    client.send(CHUNKED.replace(b"KEY", keys.every.encode()) + before)
+    with contextlib.suppress(OSError):
+        for _ in range(256):
+            client.send(endless)
+    client.timeout = 2.0
+    client.sock.settimeout(2.0)
+    check_refusal(client.response(), status, code)
+    assert site.rss() - rss < 8 << 20
+    for exchange in upstream.requests:
+        exchange.left_at(5)
 
 
 def test_trailers_are_dropped_and_change_nothing(connect: Connect, keys: Keys, upstream: Upstream) -> None:

@@ -241,6 +241,35 @@ def test_one_connection_too_many_is_answered_503_and_the_next_served(site: Site,
     assert len(site.upstream.requests) == 1
 
 
+def test_failed_handshakes_take_no_place(site: Site, keys: Keys) -> None:
+    for _ in range(3 * MAX_CONNECTIONS):
+        with (
+            socket.create_connection(("127.0.0.1", site.port), 5) as raw,
+            contextlib.suppress(ConnectionError),
+        ):
+            raw.sendall(b"not a handshake\r\n\r\n")
+            raw.recv(100)
+    time.sleep(0.3)
+    held = [site.connect() for _ in range(MAX_CONNECTIONS)]
+    for client in held:
+        assert client.request(request("GET", "/api/version", keys.default)).status == 200
+        client.close()
+
+
+def test_refused_requests_take_no_place(site: Site, keys: Keys) -> None:
+    """Whatever a connection ended with, its place is free again when it is closed."""
+    good, bad = request("GET", "/api/version", keys.default), b"\0garbage\r\n\r\n"
+    for raw in [good + bad, bad, good + b"GET / HTTP/1.0\r\n\r\n"] * MAX_CONNECTIONS:
+        with contextlib.closing(site.connect()) as client:
+            client.send(raw)
+            client.response()
+    time.sleep(0.3)
+    held = [site.connect() for _ in range(MAX_CONNECTIONS)]
+    for client in held:
+        assert client.request(good).status == 200
+        client.close()
+
+
 def test_upstream_time_is_not_counted_as_the_clients(client: Client, site: Site, keys: Keys) -> None:
     """After a long answer the idle time starts anew."""
 

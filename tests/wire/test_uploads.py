@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -40,6 +41,27 @@ class Sender(threading.Thread):
                 self.sent += self.step
             self.client.send(b"0\r\n\r\n")
             self.whole = True
+
+
+Upload = Callable[..., Sender]
+
+
+@pytest.fixture
+def upload(connect: Connect) -> Iterator[Upload]:
+    """Start uploads in the background; they are over before their sockets are closed (and reused)."""
+    senders: list[Sender] = []
+
+    def start(client: Client, total: int, step: int = 65536) -> Sender:
+        senders.append(Sender(client, total, step))
+        senders[-1].start()
+        return senders[-1]
+
+    yield start
+    for sender in senders:
+        with contextlib.suppress(OSError):
+            sender.client.sock.shutdown(socket.SHUT_RDWR)
+        sender.join(5)
+        assert not sender.is_alive()
 
 
 def settled(read: Callable[[], int], quiet: float = 0.5, timeout: float = 10.0) -> int:
@@ -96,13 +118,12 @@ def test_a_refusal_comes_instead_of_continue(
 
 @over_tls_and_plain
 def test_a_refusal_is_readable_while_a_large_upload_goes_on(
-    connect: Connect, keys: Keys, upstream: Upstream
+    connect: Connect, keys: Keys, upstream: Upstream, upload: Upload
 ) -> None:
     """Ollama's own clients send chunked without Expect: a reset would hide the refusal."""
     client = connect()
     client.send(upload_head(keys.read))
-    upload = Sender(client, 64 * MIB)
-    upload.start()
+    upload(client, 64 * MIB)
     time.sleep(0.2)
     check_refusal(client.response("POST"), 403, "scope_denied")
     assert upstream.reached() == b""
@@ -111,29 +132,27 @@ def test_a_refusal_is_readable_while_a_large_upload_goes_on(
 @over_tls_and_plain
 @pytest.mark.parametrize("size", [1, 8])
 def test_a_refusal_is_readable_for_a_client_that_sends_all_first(
-    size: int, connect: Connect, keys: Keys, upstream: Upstream
+    size: int, connect: Connect, keys: Keys, upstream: Upstream, upload: Upload
 ) -> None:
     client = connect()
     client.send(upload_head(keys.unknown))
-    upload = Sender(client, size * MIB)
-    upload.start()
-    upload.join(20)
-    assert upload.whole, f"the connection broke after {upload.sent} bytes"
+    sender = upload(client, size * MIB)
+    sender.join(20)
+    assert sender.whole, f"the connection broke after {sender.sent} bytes"
     check_refusal(client.response("POST"), 401, "invalid_credentials")
     assert upstream.reached() == b""
 
 
 def test_a_refused_upload_that_never_ends_is_cut(
-    site: Site, connect: Connect, keys: Keys, upstream: Upstream
+    site: Site, connect: Connect, keys: Keys, upstream: Upstream, upload: Upload
 ) -> None:
     client = connect()
     client.send(upload_head(keys.unknown))
     check_refusal(client.response("POST"), 401, "invalid_credentials")
-    upload = Sender(client, 1 << 40, step=1024)
     started, rss = time.monotonic(), site.rss()
-    upload.start()
-    upload.join(20)
-    assert not upload.is_alive(), "a refused client may send for ever"
+    sender = upload(client, 1 << 40, step=1024)
+    sender.join(20)
+    assert not sender.is_alive(), "a refused client may send for ever"
     assert time.monotonic() - started < 15
     assert site.rss() - rss < 8 * MIB
 
@@ -141,7 +160,7 @@ def test_a_refused_upload_that_never_ends_is_cut(
 @over_tls_and_plain
 @pytest.mark.parametrize("ending", ["keeps", "closes"])
 def test_an_early_answer_reaches_the_client_in_the_middle_of_its_upload(
-    ending: str, connect: Connect, keys: Keys, upstream: Upstream
+    ending: str, connect: Connect, keys: Keys, upstream: Upstream, upload: Upload
 ) -> None:
     early = message("400 Bad Request", [("Content-Type", "application/json")], b'{"error":"digest mismatch"}')
 
@@ -156,8 +175,7 @@ def test_an_early_answer_reaches_the_client_in_the_middle_of_its_upload(
     upstream.answer = answer_early
     client = connect()
     client.send(upload_head(keys.manage))
-    upload = Sender(client, 64 * MIB)
-    upload.start()
+    upload(client, 64 * MIB)
     answer = client.response("POST")
     assert (answer.status, answer.body, answer.torn) == (400, b'{"error":"digest mismatch"}', None)
     assert len(upstream.requests) == 1
@@ -176,17 +194,16 @@ def test_an_early_answer_on_continue_needs_no_body(connect: Connect, keys: Keys,
 
 @over_tls_and_plain
 def test_a_stalled_upstream_stops_the_upload_and_memory_stays_flat(
-    site: Site, connect: Connect, keys: Keys, upstream: Upstream
+    site: Site, connect: Connect, keys: Keys, upstream: Upstream, upload: Upload
 ) -> None:
     upstream.play()
     total = 96 * MIB
     client = connect()
     rss = site.rss()
     client.send(upload_head(keys.manage))
-    upload = Sender(client, total)
-    upload.start()
+    sender = upload(client, total)
     exchange = upstream.next()
-    assert settled(lambda: upload.sent) < total / 2, "the proxy took the upload in without anybody reading it"
+    assert settled(lambda: sender.sent) < total / 2, "the proxy took the upload in without anybody reading it"
     assert site.rss() - rss < 16 * MIB
     taken, tail = 0, b""
     while not tail.endswith(b"\r\n0\r\n\r\n"):

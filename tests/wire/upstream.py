@@ -71,10 +71,8 @@ class Exchange:
         self.arrived = time.monotonic()
         request_line, *lines = head[:-4].split(b"\r\n")
         self.method, self.target, self.version = request_line.decode("latin-1").split(" ")
-        self.headers = [
-            (name.decode("latin-1"), value.strip().decode("latin-1"))
-            for name, _, value in (line.partition(b":") for line in lines)
-        ]
+        pairs = (line.decode("latin-1").partition(":") for line in lines)
+        self.headers = [(name, value.strip()) for name, _, value in pairs]
         self.body_wire = b""
         self.body = b""
         self.finished = threading.Event()
@@ -205,9 +203,17 @@ class Upstream:
 
     # -- what a test says
 
-    def play(self) -> None:
-        """From now on requests wait for `next()`."""
-        self.answer = self.waiting.put
+    def play(self, path: str = "/") -> None:
+        """From now on requests whose path begins so wait for `next()`."""
+
+        def wait_or_greet(exchange: Exchange) -> None:
+            if exchange.target.startswith(path):
+                self.waiting.put(exchange)
+                exchange.finished.wait()
+            else:
+                greet(exchange)
+
+        self.answer = wait_or_greet
 
     def next(self, timeout: float = WAIT) -> Exchange:
         """The next request that nobody has answered yet; raises queue.Empty."""
@@ -292,12 +298,7 @@ class Upstream:
             greet(exchange)
             return
         self.requests.append(exchange)
-        answer = self.answer
         try:
-            answer(exchange)
-        except LeftError:
+            self.answer(exchange)
+        finally:
             exchange.finished.set()
-            raise
-        if answer == self.waiting.put:
-            exchange.finished.wait()
-        exchange.finished.set()

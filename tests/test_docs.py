@@ -1,0 +1,332 @@
+"""What the documents say is so: generated pages, commands, links, names, and the snippets, which are run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from proxy.cli import app
+from proxy.config.sources import known
+from proxy.errors import ERRORS
+from proxy.policy.routes import ROUTES, Scope
+
+from .test_architecture import MAY_IMPORT
+
+ROOT = Path(__file__).parents[1]
+PROXY = ROOT / "proxy"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "deploy" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+PROGRAM = "ollama-auth-proxy"
+START_TIMEOUT = 30.0
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+
+
+def code_in(page: Path) -> list[str]:
+    """Every piece of code on a page: the lines of blocks, and what stands between backticks."""
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"^ *```.*?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^    +(\S.*)$", rest, re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", rest)
+    return [line.strip() for block in blocks for line in block.splitlines()] + indented + inline
+
+
+# Generated pages
+
+
+def test_the_generated_pages_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_route_and_every_error_is_on_its_page() -> None:
+    routes, errors = ((ROOT / "docs" / page).read_text("utf-8") for page in ("routes.md", "errors.md"))
+    assert [route for route in ROUTES if f"| `{route.method}` | `{route.path}` |" not in routes] == []
+    assert [code for code, row in ERRORS.items() if f"| {row.status} | `{code}` |" not in errors] == []
+
+
+# Commands
+
+
+def command_lines() -> list[str]:
+    found = {code for page in PAGES for code in code_in(page) if code.startswith(f"{PROGRAM} ")}
+    return sorted(found)
+
+
+def find_command(words: list[str]) -> tuple[Any, list[str], list[str]]:
+    """The command that the words begin with, its names, and the words behind them."""
+    command: Any = typer.main.get_command(app)
+    names: list[str] = []
+    while words and words[0] in getattr(command, "commands", {}):
+        names.append(words[0])
+        command = command.commands[words[0]]
+        words = words[1:]
+    return command, names, words
+
+
+def commands() -> dict[str, Any]:
+    """The commands that can be run, by their names."""
+    top: Any = typer.main.get_command(app)
+    found: dict[str, Any] = {}
+    for name, command in top.commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {n}": c for n, c in inner.items()} if inner else {name: command}
+    return found
+
+
+def test_the_documents_show_command_lines() -> None:
+    assert len(command_lines()) > len(commands())
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_is_one_that_the_program_takes(line: str) -> None:
+    synopsis = "[" in line
+    words = shlex.split(line.replace("...", "").translate(str.maketrans("[]", "  ")))[1:]
+    command, names, rest = find_command(words)
+    assert names, f"no such command: {line}"
+    assert CliRunner().invoke(app, [*names, "--help"]).exit_code == 0
+    if synopsis:
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("-")} <= options
+    else:
+        command.make_context(names[-1], rest)  # parses, and raises what the user would be told
+
+
+def test_the_readme_lists_every_command_with_every_option() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    for name, command in commands().items():
+        row = next((line for line in lines if line.startswith(f"| `{PROGRAM} {name} ")), None)
+        row = row or next((line for line in lines if line.startswith(f"| `{PROGRAM} {name}`")), None)
+        assert row, f"the README has no row for {name}"
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in row, f"{name} {parameter.opts[0]}"
+
+
+# Links and names
+
+
+@every_page
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {slug(heading) for heading in headings}, target
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@every_page
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    named = {
+        code
+        for code in code_in(page)
+        if re.fullmatch(r"(?:proxy|tests|config|docs|bench|deploy)/[\w./-]*", code)
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@every_page
+def test_every_option_that_is_named_exists(page: Path) -> None:
+    tables = "|".join({table for table, _ in known()})
+    for code in code_in(page):
+        if option := re.fullmatch(rf"({tables})\.([a-z_]+)", code):
+            assert (option[1], option[2]) in known(), code
+
+
+@every_page
+def test_every_scope_in_an_example_exists(page: Path) -> None:
+    named = set(re.findall(r"--scope ([a-z]+)", page.read_text("utf-8")))
+    assert named <= {scope.value for scope in Scope}
+
+
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    modules = [
+        str(file.relative_to(ROOT))
+        for file in PROXY.rglob("*.py")
+        if file.name != "__init__.py" and not {"migrations", "simulator"} & set(file.relative_to(PROXY).parts)
+    ]
+    assert [module for module in sorted(modules) if f"`{module}`" not in text] == []
+
+
+def test_the_architecture_tells_who_may_import_whom_as_it_is_held() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = text.split("| room | may import |")[1].split("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines()[2:]]
+    told = {
+        room: set(re.findall(r"`(\w+)`", imported))
+        for rooms, imported in rows
+        for room in re.findall(r"`(\w+)`", rooms)
+    }
+    rooms = {file.relative_to(PROXY).parts[0].removesuffix(".py") for file in PROXY.rglob("*.py")} - {
+        "__init__"
+    }
+    assert told == {room: MAY_IMPORT[room] & rooms for room in rooms}
+
+
+# Snippets, run against a proxy as `make run` starts it
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A block that is marked with ``<!-- tested: prints TEXT -->``."""
+
+    page: str
+    prints: str
+    language: str
+    code: str
+
+
+def snippets() -> list[Snippet]:
+    pattern = r"^ *<!-- tested: prints ([^\n]+) -->\n *```(\w+)\n(.*?)^ *```$"
+    return [
+        Snippet(page.name, prints, language, code)
+        for page in PAGES
+        for prints, language, code in re.findall(pattern, page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    ]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A quickstart on free ports, in front of a simulator; the documents' ports are 8443 and 9464."""
+
+    folder: Path
+    port: int
+    ops_port: int
+    pasted: str
+
+    def run(self, language: str, code: str) -> subprocess.CompletedProcess[str]:
+        code = code.replace("localhost:8443", f"localhost:{self.port}")
+        code = code.replace("127.0.0.1:9464", f"127.0.0.1:{self.ops_port}")
+        programs = {"sh": ["sh", "-eu", "-c"], "python": [sys.executable, "-c"]}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            [*programs[language], code],
+            cwd=self.folder,
+            env={"PATH": path, "HOME": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+
+def first_match(stream: IO[str], pattern: str) -> re.Match[str]:
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f"{pattern!r} was not printed, but:\n{''.join(lines)}")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "config", folder / "config")
+
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> tuple[IO[str], IO[str]]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(end, process)
+            assert process.stdout
+            assert process.stderr
+            return process.stdout, process.stderr
+
+        _, said = start("proxy.simulator", "--listen", "127.0.0.1:0", "--tokens-per-second", "1000")
+        url = first_match(said, r"http://127\.0\.0\.1:\d+")[0]
+        printed, said = start("proxy", "quickstart", "--listen", "127.0.0.1:0", "--upstream", url)
+        ports = first_match(said, r"https://localhost:(\d+), metrics at http://127\.0\.0\.1:(\d+)/")
+        pasted = first_match(printed, "^curl .+")[0]
+        wait_until_ready(f"http://127.0.0.1:{ports[2]}/readyz")
+        yield Running(folder, int(ports[1]), int(ports[2]), pasted)
+
+
+def wait_until_ready(url: str) -> None:
+    """The first look at Ollama comes a moment after the start."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(100):
+        try:
+            with opener.open(url, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            time.sleep(0.05)
+    raise AssertionError("the proxy is not ready")
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=START_TIMEOUT)
+    finally:
+        process.kill()
+
+
+def test_the_curl_line_that_quickstart_prints_streams_an_answer(running: Running) -> None:
+    done = running.run("sh", running.pasted)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") > 10
+    assert '"done":true' in done.stdout.splitlines()[-1]
+
+
+def test_the_documents_have_snippets_for_curl_and_for_every_python_client() -> None:
+    tested = "".join(snippet.code for snippet in snippets())
+    for word in ("curl", "import ollama", "import openai", "import anthropic"):
+        assert word in tested, word
+
+
+@pytest.mark.parametrize("snippet", snippets(), ids=lambda snippet: f"{snippet.page}: {snippet.prints}")
+def test_every_snippet_that_is_marked_as_tested_works(snippet: Snippet, running: Running) -> None:
+    done = running.run(snippet.language, snippet.code)
+    assert done.returncode == 0, done.stderr
+    assert snippet.prints in done.stdout
+
+
+def test_every_metric_that_the_documents_name_exists(running: Running) -> None:
+    done = running.run("sh", "curl -s http://127.0.0.1:9464/metrics")
+    exposed = set(re.findall(r"^# TYPE (\w+)", done.stdout, re.MULTILINE))
+    named = {code for page in PAGES for code in code_in(page) if re.fullmatch(r"ollama_proxy_\w*[a-z]", code)}
+    assert named
+    assert named <= exposed
