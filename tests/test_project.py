@@ -17,7 +17,6 @@ from proxy.cli import app
 ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
-README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 _PROJECT = tomllib.loads(PYPROJECT)["project"]
@@ -102,30 +101,38 @@ def test_the_makefile_has_the_commands_that_people_are_told() -> None:
     assert explained == TARGETS
 
 
+def code(document: str) -> list[str]:
+    """The lines of code in a Markdown text: fenced, indented, or between backticks."""
+    text = (ROOT / document).read_text("utf-8")
+    fenced = re.findall(r"^ *```[a-z]*\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^ {4,}(\S.*)$", text, re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", text)
+    return [line.strip() for line in [*"\n".join(fenced).splitlines(), *indented, *inline]]
+
+
+DOCUMENTS = [name for name in files() if name.endswith(".md")]
+
+
 def test_the_readme_tells_how_to_run_and_to_test() -> None:
-    told = set(re.findall(r"\bmake ([a-z-]+)", README))
+    told = {line.split()[1] for line in code("README.md") if line.startswith("make ")}
     assert {"run", "test"} <= told
+    assert any(line.startswith("ollama-auth-proxy serve") for line in code("README.md"))
 
 
-def test_every_make_command_in_the_documents_exists() -> None:
-    documents = [name for name in files() if name.endswith(".md")]
-    assert "README.md" in documents
-    for name in documents:
-        commands = re.findall(r"(?:^|`|\$ )make ([a-z-]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
-        assert set(commands) <= TARGETS, name
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_command_in_the_documents_exists(document: str) -> None:
+    assert {line.split()[1] for line in code(document) if re.match("make [a-z]", line)} <= TARGETS
 
 
-def test_every_command_of_ours_in_the_documents_exists() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_ours_in_the_documents_exists(document: str) -> None:
     group = typer.main.get_command(app)
     commands = set(group.commands)  # type: ignore[attr-defined]
     of_keys = set(group.commands["keys"].commands)  # type: ignore[attr-defined]
-    for name in files():
-        if name.endswith(".md") and name != "CHANGELOG.md":
-            text = (ROOT / name).read_text("utf-8")
-            lines = re.findall(r"(?:^|`|\$ |/)ollama-auth-proxy ([a-z-]+)(?: ([a-z-]+))?", text, re.MULTILINE)
-            for command, second in lines:
-                assert command in commands, name
-                assert command != "keys" or not second or second in of_keys, name
+    for line in code(document):
+        for command, second in re.findall(r"(?:^|[ /])ollama-auth-proxy ([a-z-]+)(?: ([a-z-]+))?", line):
+            assert command in commands
+            assert command != "keys" or not second or second in of_keys
 
 
 # Written in pieces, so that this file does not hold what it looks for.

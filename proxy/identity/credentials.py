@@ -14,9 +14,6 @@ from proxy.errors import ProxyError
 PLACES = frozenset({b"authorization", b"x-api-key"})
 """The names, in lower case, of the fields in which clients send credentials; none of them goes upstream."""
 
-_UNREADABLE = b" "
-"""Stands for a credential that is there but of no form that we know; no credential is spelled like this."""
-
 _CHALLENGE = b'Bearer realm="ollama-auth-proxy"'
 _ASK = ((b"WWW-Authenticate", _CHALLENGE),)
 _REFUSE = ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),)
@@ -88,6 +85,11 @@ def _from_authorization(value: bytes) -> bytes:
             try:
                 user_and_password = binascii.a2b_base64(rest, strict_mode=True)
             except binascii.Error:
-                return _UNREADABLE
+                return _unreadable(value)
             return user_and_password.partition(b":")[2]
-    return _UNREADABLE if value else b""
+    return _unreadable(value) if value else b""
+
+
+def _unreadable(value: bytes) -> bytes:
+    """Stands for a credential that is there but of no form that we know; none of ours begins with a blank."""
+    return b" " + value

@@ -12,13 +12,14 @@ from prometheus_client.exposition import choose_encoder
 def metrics_routes(registry: CollectorRegistry, token: str | None) -> APIRouter:
     """``token`` is what scrapers must send as a bearer; None asks for nothing."""
     router = APIRouter()
-    expected = f"Bearer {token}".encode() if token is not None else None
+    expected = token.encode() if token is not None else None
 
     @router.get("/metrics", summary="Prometheus metrics")
     async def metrics(request: Request) -> Response:
         if expected is not None:
-            presented = request.headers.get("authorization", "").encode("utf-8", "replace")
-            if not hmac.compare_digest(presented, expected):
+            scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+            holds = hmac.compare_digest(presented.strip(" ").encode("latin-1", "replace"), expected)
+            if scheme.lower() != "bearer" or not holds:
                 raise HTTPException(
                     401, "send the token of ops.token_file as a bearer", {"WWW-Authenticate": "Bearer"}
                 )

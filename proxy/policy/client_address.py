@@ -19,10 +19,13 @@ def client_address(peer: str, forwarded_for: bytes | None, trusted: Sequence[Net
         if not _is_in(address, trusted):
             break
         claimed = hop.strip(b" \t").decode("latin-1")
+        if "%" in claimed:  # a scope id may hold anything, and means nothing on another machine
+            break
         try:
-            address = str(ip_address(claimed))
+            ip = ip_address(claimed)
         except ValueError:
             break
+        address = str(getattr(ip, "ipv4_mapped", None) or ip)
     return address
 
 

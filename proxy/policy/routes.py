@@ -131,7 +131,7 @@ def match(method: str, raw_path: bytes) -> Route | None:
 
 def allowed_methods(raw_path: bytes) -> tuple[str, ...]:
     """The methods that a path knows, for Allow (RFC 9110 10.2.1); empty where the path is unknown."""
-    return _METHODS.get(_template(raw_path) or raw_path.decode("ascii"), ())
+    return _METHODS.get(_template(raw_path) or raw_path.decode("ascii", "replace"), ())
 
 
 def dialect_of(raw_path: bytes) -> Dialect:
@@ -162,6 +162,6 @@ def is_canonical(raw_path: bytes) -> bool:
     No escapes, empty or dot segments, trailing slash, or characters outside RFC 3986's pchar.
     The one exception is ``%3A`` in ``/v1/models/{model}``, which many clients send for the colon.
     """
-    if raw_path.startswith(b"/v1/models/"):
+    if raw_path.startswith(b"/v1/models/") and raw_path.count(b"/") == 3:
         raw_path = raw_path.replace(b"%3A", b":")
     return _CANONICAL.fullmatch(raw_path) is not None and not _DOTTED.search(raw_path)

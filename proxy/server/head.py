@@ -18,6 +18,7 @@ MAX_TARGET = 8000
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?"
 )
+_LENGTH = re.compile(rb"[0-9]{1,19}[ \t]*")
 _QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]|^`{}\"\\<>]*")
 _REPEATABLE_ONLY_ONCE = (b"host", b"transfer-encoding", b"content-length", b"expect")
 
@@ -81,6 +82,8 @@ def read_head(version: str, target: bytes, fields: list[tuple[bytes, bytes]]) ->
     if coding is not None and coding.strip(b" \t").lower() != b"chunked":
         raise malformed("the only transfer coding understood here is 'chunked'", 501)
     length = single.get(b"content-length")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise malformed("Content-Length is not a number of bytes: send digits only (RFC 9110 section 8.6)")
 
     expectation = single.get(b"expect")
     if expectation is not None and expectation.strip(b" \t").lower() != b"100-continue":

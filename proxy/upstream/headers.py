@@ -28,8 +28,11 @@ _NOT_UPSTREAM = (
         b"forwarded",
         b"via",
         b"client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
         b"true-client-ip",
         b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
     }
 )
 _NOT_UPSTREAM_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-real-", b"x-original-")
@@ -114,7 +117,7 @@ def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body:
             elif role == _TYPE:
                 ndjson = value.startswith(b"application/x-ndjson")
             elif role == _CODING:
-                if value.strip(b" \t").lower() != b"chunked":
+                if chunked or value.strip(b" \t").lower() != b"chunked":
                     raise ValueError("unknown transfer coding")
                 if status == 204 or status < 200:  # RFC 9112 section 6.1: not with these
                     continue

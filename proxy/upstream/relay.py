@@ -72,7 +72,7 @@ class Relay:
         self._pool = pool
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Future[UpstreamConnection] | None = None
-        self._done: Ended | None = None
+        self._done = Ended()
         self._error: ProxyError | None = None
         self._reused = False
         self._retry = False
@@ -114,7 +114,8 @@ class Relay:
                 connection = await self._connect()
             if connection is None:
                 break
-            await self._attempt(connection, head)
+            self._begin(connection, head)
+            await self._done
             if not self._retry:
                 break
             self._reused = self._retry = False
@@ -148,7 +149,7 @@ class Relay:
     def _ended(self) -> bool:
         return bool(self.left_in) or self._error is not None
 
-    async def _attempt(self, connection: UpstreamConnection, head: bytes) -> None:
+    def _begin(self, connection: UpstreamConnection, head: bytes) -> None:
         exchange = self._exchange
         self._done = Ended()
         self._connection = connection
@@ -166,7 +167,6 @@ class Relay:
             exchange.accept_body(self)
         if exchange.connection.write_paused:
             self.pause_response()
-        await self._done
 
     def cut(self, error: ProxyError) -> None:
         """End the exchange from outside: with ``error`` where nothing was sent, else by breaking it off."""
@@ -337,5 +337,4 @@ class Relay:
             self._connecting.cancel()
 
     def _resolve(self) -> None:
-        if self._done is not None:
-            self._done.end()
+        self._done.end()

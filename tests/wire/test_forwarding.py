@@ -122,6 +122,7 @@ SPLITS = {
     "many_chunks": [b'{"model"', b':"m",', b'"prompt"', b':"hello"}'],
     "byte_by_byte": [b"%c" % byte for byte in b'{"model":"m"}'],
     "a_large_chunk": [b"x" * 100_000],
+    "a_hundred_thousand_chunks": [b"x"] * 100_000,
 }
 
 

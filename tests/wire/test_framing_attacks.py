@@ -225,33 +225,23 @@ def test_garbage_behind_a_get_is_answered_400_after_the_answer(
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("before", "endless", "status", "code"),
-    [
-        (b"5;", b"a" * 65536, 400, "malformed_request"),
-        (b"0\r\nX-A: ", b"a" * 65536, 431, "headers_too_large"),
-        (b"0\r\n", b"X-A: 1\r\n" * 8192, 431, "headers_too_large"),
-    ],
-    ids=["chunk_extension", "trailer", "trailers"],
-)
+ENDLESS = {
+    "chunk_extension": (b"5;", b"a" * 65536),
+    "trailer": (b"0\r\nX-A: ", b"a" * 65536),
+    "trailers": (b"0\r\n", b"X-A: 1\r\n" * 8192),
+}
+
+
+@pytest.mark.parametrize(("before", "endless"), ENDLESS.values(), ids=ENDLESS)
 def test_what_belongs_to_a_chunked_body_has_an_end_too(
-    before: bytes,
-    endless: bytes,
-    status: int,
-    code: str,
-    site: Site,
-    connect: Connect,
-    keys: Keys,
-    upstream: Upstream,
+    before: bytes, endless: bytes, site: Site, connect: Connect, keys: Keys, upstream: Upstream
 ) -> None:
     client, rss = connect(), site.rss()
     client.send(CHUNKED.replace(b"KEY", keys.every.encode()) + before)
     with contextlib.suppress(OSError):
         for _ in range(256):
             client.send(endless)
-    client.timeout = 2.0
-    client.sock.settimeout(2.0)
-    check_refusal(client.response(), status, code)
+    check_refusal(client.response(), 400, "malformed_request")
     assert site.rss() - rss < 8 << 20
     for exchange in upstream.requests:
         exchange.left_at(5)

@@ -135,6 +135,7 @@ def test_plain_http_on_the_tls_port_is_closed_and_never_served(site: Site, keys:
     assert site.upstream.reached() == b""
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_1_1_is_refused(site: Site) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -1,0 +1,128 @@
+"""A proxy over TLS in front of a real Ollama.
+
+Ollama is the one at OLLAMA_TEST_URL, else at http://127.0.0.1:11434. Without one these tests are skipped, but
+with CI=true they fail. They ask a model that is there, and change nothing but models of their own, whose names
+begin with `oap-test-`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from typing import NoReturn
+
+import httpx
+import pytest
+
+from ..wire.site import Keys, Site, make_keys
+
+DEFAULT_URL = "http://127.0.0.1:11434"
+OWN_MODELS = "oap-test-"
+ANSWER_TIMEOUT = 60.0
+
+numbers = count()
+
+
+@dataclass(frozen=True)
+class Ollama:
+    """Where Ollama listens, and the smallest of its models that can answer."""
+
+    url: str
+    model: str
+
+
+@pytest.fixture(scope="session")
+def ollama() -> Ollama:
+    url = os.environ.get("OLLAMA_TEST_URL", DEFAULT_URL).rstrip("/")
+    try:
+        with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
+            models = client.get("/api/tags").raise_for_status().json()["models"]
+            for model in sorted(models, key=lambda entry: int(entry["size"])):
+                name = str(model["name"])
+                shown = client.post("/api/show", json={"model": name}).json()
+                if not name.startswith(OWN_MODELS) and "completion" in shown.get("capabilities", ()):
+                    return Ollama(url, name)
+    except httpx.HTTPError as error:
+        cannot_run(f"no Ollama answers at {url} ({type(error).__name__}); name one with OLLAMA_TEST_URL")
+    cannot_run(f"the Ollama at {url} has no model that can answer; fetch one with 'ollama pull smollm2:135m'")
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Skip, or fail where everything has to run."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def site(ollama: Ollama, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("real"), keys, upstream={"url": ollama.url})
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="session")
+def direct(ollama: Ollama) -> Iterator[httpx.Client]:
+    """Ollama itself."""
+    with httpx.Client(base_url=ollama.url, trust_env=False, timeout=ANSWER_TIMEOUT) as client:
+        yield client
+
+
+Proxied = Callable[[str], httpx.Client]
+
+
+@pytest.fixture(scope="session")
+def proxied(site: Site) -> Iterator[Proxied]:
+    """Ollama through the proxy, with the key given."""
+    with ExitStack() as stack:
+        clients: dict[str, httpx.Client] = {}
+
+        def client(key: str) -> httpx.Client:
+            if key not in clients:
+                clients[key] = stack.enter_context(
+                    httpx.Client(
+                        base_url=url_of(site),
+                        headers={"Authorization": f"Bearer {key}"},
+                        verify=site.trust or True,
+                        trust_env=False,
+                        timeout=ANSWER_TIMEOUT,
+                    )
+                )
+            return clients[key]
+
+        yield client
+
+
+def url_of(site: Site) -> str:
+    return f"https://localhost:{site.port}"
+
+
+@pytest.fixture
+def trusted(site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The proxy's URL, with its certificate trusted the way operators tell clients to: by SSL_CERT_FILE."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(site.config.parent / "data" / "tls.crt"))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return url_of(site)
+
+
+@pytest.fixture
+def own_model(direct: httpx.Client) -> Iterator[Callable[[], str]]:
+    """Names for models of the test's own; those that exist at its end are deleted."""
+    names: list[str] = []
+
+    def name() -> str:
+        names.append(f"{OWN_MODELS}{os.getpid()}-{next(numbers)}")
+        return names[-1]
+
+    yield name
+    for one in names:
+        assert direct.request("DELETE", "/api/delete", json={"model": one}).status_code in (200, 404)
