@@ -16,9 +16,9 @@ from proxy.identity.authenticator import Authenticator
 from proxy.identity.identity import ANONYMOUS, Identity
 from proxy.observe.access_log import AccessLog, Entry
 from proxy.observe.events import log
-from proxy.observe.metrics import Metrics
+from proxy.observe.metrics import Metrics, RouteMetrics
 from proxy.policy import routes
-from proxy.policy.access import authorise, require_route
+from proxy.policy.access import authorise, no_route
 from proxy.policy.client_address import Network, client_address
 from proxy.policy.routes import OTHER
 from proxy.server.client_connection import ClientConnection
@@ -60,8 +60,7 @@ class Gateway:
         exchange: Exchange = scope["extensions"][EXTENSION]
         method, raw_path = exchange.method, exchange.head.path
         route = routes.match(method, raw_path)
-        label = OTHER if route is None else route.path
-        counted = self._metrics.route(label)
+        counted = self._metrics.routes[OTHER if route is None else route.path]
         counted.in_flight += 1
         identity: Identity | None = None
         relay: Relay | None = None
@@ -76,7 +75,8 @@ class Gateway:
                 identity = self._authenticator.authenticate(
                     exchange.fields, exchange.head.single, time.time()
                 )
-            route = require_route(route, raw_path)
+            if route is None:
+                raise no_route(raw_path)
             authorise(identity, route)
             relay = Relay(exchange, route, self._pool)
             self._in_flight[relay] = identity
@@ -95,56 +95,54 @@ class Gateway:
             else:
                 sent = exchange.refuse(error, routes.dialect_of(raw_path) if route is None else route.dialect)
         counted.in_flight -= 1
-        status, outcome = self._judge(exchange, relay, error)
-        if error is not None and error.status in COUNTED_AS_DENIED and status == error.status:
-            self._metrics.denied(error.code)
-        ended_at = time.monotonic()
-        self._metrics.finished(
-            counted, method, status, exchange.received, sent, ended_at - exchange.started_at
-        )
-        if relay is not None:
+        self._observe(exchange, counted, identity, relay, error, sent)
+
+    def _observe(
+        self,
+        exchange: Exchange,
+        counted: RouteMetrics,
+        identity: Identity | None,
+        relay: Relay | None,
+        error: ProxyError | None,
+        sent: int,
+    ) -> None:
+        """Count and log a request that is over, once."""
+        metrics, started_at, ended_at = self._metrics, exchange.started_at, time.monotonic()
+        first_byte_at = 0.0
+        if relay is None:
+            status, outcome = _judge_refused(exchange, error)
+        else:
+            status, outcome = _judge(relay, error)
+            first_byte_at = relay.first_byte_at
             if relay.forwarded_at:
-                self._metrics.added_latency(relay.forwarded_at - exchange.started_at)
-            if relay.first_byte_at:
-                counted.first_byte.observe(relay.first_byte_at - exchange.started_at)
+                metrics.added_latency.observe(relay.forwarded_at - started_at)
+            if first_byte_at:
+                counted.first_byte.observe(first_byte_at - started_at)
             if relay.failure:
-                self._metrics.upstream_failed(relay.failure)
+                metrics.upstream_failures[relay.failure] += 1
+        if outcome == "client_closed":
+            metrics.disconnects[relay.left_in if relay is not None else _phase(exchange)] += 1
+        elif error is not None and status == error.status and status in COUNTED_AS_DENIED:
+            metrics.denied[error.code] = metrics.denied.get(error.code, 0) + 1
+        counted.finished(exchange.method, status, exchange.received, sent, ended_at - started_at)
         if self._access_log is not None:
             self._access_log.write(
                 Entry(
                     exchange.request_id,
                     self._address(exchange),
-                    method,
-                    label,
+                    exchange.method,
+                    counted.path,
                     status,
-                    error.code if error is not None else None,
+                    None if error is None else error.code,
                     identity,
                     exchange.received,
                     sent,
-                    exchange.started_at,
+                    started_at,
                     ended_at,
-                    relay.first_byte_at if relay is not None else 0.0,
+                    first_byte_at,
                     outcome,
                 )
             )
-
-    def _judge(self, exchange: Exchange, relay: Relay | None, error: ProxyError | None) -> tuple[int, str]:
-        """The status and the outcome that log and metrics tell."""
-        if relay is not None:
-            if relay.left_in:
-                self._metrics.client_left(relay.left_in)
-                return CLIENT_LEFT, "client_closed"
-            if relay.cut_off:
-                return relay.status or (error.status if error is not None else CLIENT_LEFT), "aborted"
-            if relay.failure:
-                return relay.status or (error.status if error is not None else 502), "upstream_failed"
-            if error is None:
-                return relay.status, "ok"
-            return error.status, "aborted"
-        if exchange.gone and not exchange.response_started:
-            self._metrics.client_left("waiting" if exchange.request_complete else "upload")
-            return CLIENT_LEFT, "client_closed"
-        return error.status if error is not None else 500, "denied"
 
     def _address(self, exchange: Exchange) -> str:
         peer = exchange.connection.client
@@ -155,11 +153,10 @@ class Gateway:
 
     def refused(self, connection: ClientConnection, error: ProxyError, request_id: bytes, sent: int) -> None:
         """Count and log an answer of the guards, behind which there is no request that could be read."""
-        counted = self._metrics.route(OTHER)
         now = time.monotonic()
-        self._metrics.finished(counted, OTHER, error.status, 0, sent, now - connection.since)
+        self._metrics.routes[OTHER].finished(OTHER, error.status, 0, sent, now - connection.since)
         if error.status in COUNTED_AS_DENIED:
-            self._metrics.denied(error.code)
+            self._metrics.denied[error.code] = self._metrics.denied.get(error.code, 0) + 1
         if self._access_log is not None:
             client = connection.client[0] if connection.client is not None else ""
             self._access_log.write(
@@ -198,3 +195,24 @@ class Gateway:
         for relay in in_flight:
             relay.cut(error)
         return len(in_flight)
+
+
+def _judge(relay: Relay, error: ProxyError | None) -> tuple[int, str]:
+    """The status and the outcome, for log and metrics, of a request that was to be forwarded."""
+    if error is None and not relay.left_in and not relay.failure and not relay.cut_off:
+        return relay.status, "ok"
+    if relay.left_in:
+        return CLIENT_LEFT, "client_closed"
+    status = relay.status or (error.status if error is not None else CLIENT_LEFT)
+    return status, "upstream_failed" if relay.failure and not relay.cut_off else "aborted"
+
+
+def _judge_refused(exchange: Exchange, error: ProxyError | None) -> tuple[int, str]:
+    """The same for one that was refused, or whose client left first."""
+    if error is None or (exchange.gone and not exchange.response_started):
+        return CLIENT_LEFT, "client_closed"
+    return error.status, "denied"
+
+
+def _phase(exchange: Exchange) -> str:
+    return "waiting" if exchange.request_complete else "upload"

@@ -13,7 +13,7 @@ from proxy.identity.identity import Identity
 from proxy.observe.log_stream import LogStream
 
 FLUSH_AFTER = 0.05
-"""Seconds for which entries are collected: formatting many in a row is cheaper, and the thread wakes seldom."""
+"""Seconds for which entries are collected, as many in a row cost less and the thread wakes seldom."""
 
 
 class Entry(NamedTuple):
@@ -70,7 +70,7 @@ def _second(now: int) -> str:
 
 
 def as_json(entry: Entry, epoch: float) -> str:
-    """Written by hand because it is done for every request; ``epoch`` is `time.monotonic`'s zero in unix seconds.
+    """Written by hand as it is done for every request; ``epoch`` is monotonic time zero in unix seconds.
 
     Nothing in it needs escaping: the request id is a plain token, names of keys and routes are plain ASCII
     by their own rules, the method is one that the parser knows.
@@ -130,7 +130,8 @@ def as_text(entry: Entry, epoch: float) -> str:
     who = entry.identity.key_name or entry.identity.auth if entry.identity is not None else "-"
     code = f" {entry.code}" if entry.code is not None else ""
     return (
-        f"{timestamp(epoch + entry.ended_at)} {entry.client} {who} {entry.method} {entry.route} {entry.status}{code}"
+        f"{timestamp(epoch + entry.ended_at)} {entry.client} {who} {entry.method} {entry.route}"
+        f" {entry.status}{code}"
         f" {entry.sent}B {(entry.ended_at - entry.started_at) * 1000:.1f}ms {entry.outcome}"
         f" {entry.request_id.decode('ascii')}\n"
     )

@@ -53,11 +53,12 @@ class Histogram:
 
 
 class RouteMetrics:
-    """What is counted per row of the route table."""
+    """What is counted per row of the route table; ``path`` is its label."""
 
-    __slots__ = ("codes", "duration", "first_byte", "in_flight", "received", "sent")
+    __slots__ = ("codes", "duration", "first_byte", "in_flight", "path", "received", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.codes: dict[tuple[str, int], int] = {}
         self.duration = Histogram(DURATION_BUCKETS)
         self.first_byte = Histogram(DURATION_BUCKETS)
@@ -65,46 +66,29 @@ class RouteMetrics:
         self.received = 0
         self.sent = 0
 
+    def finished(self, method: str, code: int, received: int, sent: int, seconds: float) -> None:
+        """A request is over; ``code`` is what the client was sent, 499 where it left before an end."""
+        key = (method if method in _METHODS else OTHER, code)
+        self.codes[key] = self.codes.get(key, 0) + 1
+        self.received += received
+        self.sent += sent
+        self.duration.observe(seconds)
+
 
 class Metrics(Collector):
-    """All that one replica counts. The methods are called on the event loop only."""
+    """All that one replica counts; only the event loop writes."""
 
     def __init__(self, version: str) -> None:
         self._version = version
-        self._routes = {path: RouteMetrics() for path in [*dict.fromkeys(r.path for r in ROUTES), OTHER]}
-        self._added = Histogram(LATENCY_BUCKETS)
-        self._denied: dict[str, int] = {}
-        self._disconnects = dict.fromkeys(("upload", "queue", "waiting", "streaming"), 0)
-        self._upstream_failures = dict.fromkeys(("connect", "reset", "truncated", "malformed"), 0)
+        self.routes = {path: RouteMetrics(path) for path in [*dict.fromkeys(r.path for r in ROUTES), OTHER]}
+        self.added_latency = Histogram(LATENCY_BUCKETS)
+        self.denied: dict[str, int] = {}
+        self.disconnects = dict.fromkeys(("upload", "queue", "waiting", "streaming"), 0)
+        self.upstream_failures = dict.fromkeys(("connect", "reset", "truncated", "malformed"), 0)
         self.upstream_up: dict[str, bool] = {}
         self.certificate_expiry: Callable[[], float | None] = lambda: None
         self.log_lines_dropped: Callable[[], int] = lambda: 0
         self.open_connections: Callable[[], int] = lambda: 0
-
-    def route(self, path: str) -> RouteMetrics:
-        return self._routes[path]
-
-    def finished(
-        self, route: RouteMetrics, method: str, code: int, received: int, sent: int, seconds: float
-    ) -> None:
-        """A request is over; ``code`` is what the client was sent, 499 where it left before an end."""
-        key = (method if method in _METHODS else OTHER, code)
-        route.codes[key] = route.codes.get(key, 0) + 1
-        route.received += received
-        route.sent += sent
-        route.duration.observe(seconds)
-
-    def added_latency(self, seconds: float) -> None:
-        self._added.observe(seconds)
-
-    def denied(self, code: str) -> None:
-        self._denied[code] = self._denied.get(code, 0) + 1
-
-    def client_left(self, phase: str) -> None:
-        self._disconnects[phase] += 1
-
-    def upstream_failed(self, kind: str) -> None:
-        self._upstream_failures[kind] += 1
 
     def collect(self) -> Iterator[Metric]:
         yield from self._by_route()
@@ -112,25 +96,25 @@ class Metrics(Collector):
             "ollama_proxy_added_latency_seconds",
             "Own time from the end of the request head to forwarding, waiting in the queue excluded.",
         )
-        latency.add_metric([], self._added.buckets(), self._added.total)
+        latency.add_metric([], self.added_latency.buckets(), self.added_latency.total)
         yield latency
         yield _counters(
             "ollama_proxy_denied",
             "Requests refused with 400, 401, 403 or 429, by error code.",
             "code",
-            self._denied,
+            self.denied,
         )
         yield _counters(
             "ollama_proxy_client_disconnects",
             "Requests whose client left, by the phase it left in.",
             "phase",
-            self._disconnects,
+            self.disconnects,
         )
         yield _counters(
             "ollama_proxy_upstream_failures",
             "Failures of the connection to Ollama, by kind.",
             "kind",
-            self._upstream_failures,
+            self.upstream_failures,
         )
         up = GaugeMetricFamily(
             "ollama_proxy_upstream_up", "Whether Ollama answered the last probe.", labels=["server"]
@@ -180,7 +164,7 @@ class Metrics(Collector):
             "ollama_proxy_received_bytes", "Bytes of request bodies.", labels=["route"]
         )
         sent = CounterMetricFamily("ollama_proxy_sent_bytes", "Bytes of response bodies.", labels=["route"])
-        for path, route in self._routes.items():
+        for path, route in self.routes.items():
             for (method, code), count in route.codes.items():
                 requests.add_metric([path, method, str(code)], count)
             in_flight.add_metric([path], route.in_flight)

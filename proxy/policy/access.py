@@ -8,20 +8,18 @@ from proxy.policy import routes
 from proxy.policy.routes import Route
 
 
-def require_route(route: Route | None, raw_path: bytes) -> Route:
-    """The row that was found; asked only after the caller is known.
+def no_route(raw_path: bytes) -> ProxyError:
+    """What to say where no row matched: ``unknown_route`` or ``method_not_allowed``.
 
-    Raises ProxyError: 404 ``unknown_route``, 405 ``method_not_allowed``.
+    Said only to callers who are known, so that nobody else learns what is there.
     """
-    if route is not None:
-        return route
     methods = routes.allowed_methods(raw_path)
     if not methods:
-        raise ProxyError(
+        return ProxyError(
             "unknown_route", "this path is not one of Ollama's routes: check the base URL and the path"
         )
     allow = ", ".join(methods)
-    raise ProxyError(
+    return ProxyError(
         "method_not_allowed", f"this path takes {allow}", headers=((b"Allow", allow.encode("ascii")),)
     )
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from proxy.errors import Dialect, ProxyError, render
-from proxy.server.drive import drive
+from proxy.server.drive import Drive
 from proxy.server.exchange import EXTENSION, Exchange
 from proxy.server.head import MAX_TARGET, malformed, read_head
 from proxy.server.shared import Shared
@@ -263,7 +263,7 @@ class ClientConnection(HttpToolsProtocol):
         scope["query_string"] = head.query
         scope["headers"] = exchange.fields
         scope["extensions"] = {EXTENSION: exchange}
-        drive(self.app(scope, _receive, _send))
+        Drive(self.app(scope, _receive, _send)).resume()
 
     # Endings
 

@@ -33,22 +33,20 @@ class Ended:
             yield self
 
 
-def drive(coroutine: Coroutine[Any, None, None]) -> None:
-    """Run a coroutine to its first wait, and on from there each time what it waits for has come.
+class Drive:
+    """Runs a coroutine to its first wait, and on from there each time what it waits for has come.
 
     It may await `Ended` and asyncio's futures; it has no current task, so what needs one (a time-out,
     for example) belongs into a task that it awaits. Whatever it raises is raised to whoever resumed it.
     """
-    _Drive(coroutine).resume()
 
-
-class _Drive:
     __slots__ = ("_step",)
 
     def __init__(self, coroutine: Coroutine[Any, None, None]) -> None:
         self._step = coroutine.send
 
     def resume(self, _: object = None) -> None:
+        """Go on; called once to begin, and then by what was waited for."""
         try:
             waits_for: Any = self._step(None)
         except StopIteration:

@@ -46,16 +46,16 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def busy() -> Metrics:
     """Metrics in which every family has a sample."""
     metrics = Metrics("1.2.3")
-    chat, other = metrics.route("/api/chat"), metrics.route(OTHER)
+    chat, other = metrics.routes["/api/chat"], metrics.routes[OTHER]
     chat.in_flight += 1
     chat.first_byte.observe(0.3)
-    metrics.finished(chat, "POST", 200, 10, 2000, 1.5)
-    metrics.finished(chat, "POST", 499, 5, 0, 0.1)
-    metrics.finished(other, "BREW", 404, 0, 50, 0.001)
-    metrics.added_latency(0.0002)
-    metrics.denied("invalid_credentials")
-    metrics.client_left("streaming")
-    metrics.upstream_failed("reset")
+    chat.finished("POST", 200, 10, 2000, 1.5)
+    chat.finished("POST", 499, 5, 0, 0.1)
+    other.finished("BREW", 404, 0, 50, 0.001)
+    metrics.added_latency.observe(0.0002)
+    metrics.denied["invalid_credentials"] = metrics.denied.get("invalid_credentials", 0) + 1
+    metrics.disconnects["streaming"] += 1
+    metrics.upstream_failures["reset"] += 1
     metrics.upstream_up["http://127.0.0.1:11434"] = True
     metrics.certificate_expiry = lambda: 1_800_000_000.0
     metrics.log_lines_dropped = lambda: 3
@@ -144,20 +144,20 @@ def test_a_request_is_counted_by_route_method_and_code() -> None:
 def test_every_row_of_the_route_table_and_other_can_be_counted() -> None:
     metrics = Metrics("1")
     for path in PATHS:
-        metrics.finished(metrics.route(path), "GET", 200, 0, 0, 0.1)
+        metrics.routes[path].finished("GET", 200, 0, 0, 0.1)
     counted = [dict(labels) for name, labels in samples(metrics) if name == "ollama_proxy_requests_total"]
     assert {labels["route"] for labels in counted} == PATHS
 
 
 def test_a_route_that_is_no_row_cannot_be_counted() -> None:
     with pytest.raises(KeyError):
-        Metrics("1").route("/api/chat/../secret")
+        Metrics("1").routes["/api/chat/../secret"]
 
 
 def test_what_is_denied_and_what_fails_is_counted_by_its_name() -> None:
     metrics = busy()
-    metrics.denied("invalid_credentials")
-    metrics.denied("scope_denied")
+    metrics.denied["invalid_credentials"] = metrics.denied.get("invalid_credentials", 0) + 1
+    metrics.denied["scope_denied"] = metrics.denied.get("scope_denied", 0) + 1
     assert value(metrics, "ollama_proxy_denied_total", code="invalid_credentials") == 2
     assert value(metrics, "ollama_proxy_denied_total", code="scope_denied") == 1
     assert value(metrics, "ollama_proxy_client_disconnects_total", phase="streaming") == 1
@@ -184,7 +184,7 @@ def test_what_others_know_is_asked_at_each_scrape() -> None:
 def test_methods_that_clients_make_up_are_one_label(methods: list[str]) -> None:
     metrics = Metrics("1")
     for method in methods:
-        metrics.finished(metrics.route(OTHER), method, 404, 0, 0, 0.1)
+        metrics.routes[OTHER].finished(method, 404, 0, 0, 0.1)
     counted = {
         dict(labels)["method"]: count
         for (name, labels), count in samples(metrics).items()
@@ -198,8 +198,8 @@ def test_the_number_of_series_stays_when_requests_go_on() -> None:
     metrics = busy()
     before = set(samples(metrics))
     for _ in range(3):
-        metrics.finished(metrics.route("/api/chat"), "POST", 200, 1, 1, 3.0)
-        metrics.finished(metrics.route(OTHER), "COOK", 404, 1, 1, 3.0)
+        metrics.routes["/api/chat"].finished("POST", 200, 1, 1, 3.0)
+        metrics.routes[OTHER].finished("COOK", 404, 1, 1, 3.0)
     assert set(samples(metrics)) == before
 
 
@@ -223,7 +223,7 @@ def test_a_histogram_is_cumulative_and_counts_every_observation_once(observed: l
 def test_a_histogram_reads_back_from_a_scrape_as_it_was_observed(observed: list[float]) -> None:
     metrics = Metrics("1")
     for seconds in observed:
-        metrics.finished(metrics.route("/api/chat"), "POST", 200, 0, 0, seconds)
+        metrics.routes["/api/chat"].finished("POST", 200, 0, 0, seconds)
     for form in ("prometheus", "openmetrics"):
         found = samples(metrics, form)
         name, label = "ollama_proxy_request_duration_seconds", ("route", "/api/chat")

@@ -26,7 +26,7 @@ PLAIN = "text/plain;version=0.0.4"
 def scrape(token: str | None = None, **headers: str) -> httpx.Response:
     registry = CollectorRegistry(auto_describe=False)
     metrics = Metrics("1.2.3")
-    metrics.finished(metrics.route("/api/chat"), "POST", 200, 10, 20, 1.0)
+    metrics.routes["/api/chat"].finished("POST", 200, 10, 20, 1.0)
     registry.register(metrics)
     app = FastAPI()
     app.include_router(metrics_routes(registry, token))

@@ -11,12 +11,9 @@ from typing import Any
 
 import httpx
 
-# What Ollama makes anew for each answer: times, durations and identifiers.
-_CHANGING = re.compile(
-    rb'"(created_at|completed_at|created|expires_at|\w*_duration|id|item_id|request_id|system_fingerprint)"'
-    rb':("[^"]*"|\d+)'
-)
-_OMITTED_WHEN_ZERO = re.compile(rb',"load_duration":""')
+# What Ollama makes anew for each answer.
+_TIMES = re.compile(rb'"(created_at|completed_at|created|expires_at|\w*_duration)":("[^"]*"|\d+)')
+_IDENTIFIERS = re.compile(rb'"(chatcmpl|cmpl|resp|msg|req|rs)[-_]\w+"')
 
 
 @dataclass
@@ -56,9 +53,18 @@ def ask(client: httpx.Client, method: str, path: str, body: object = None) -> An
     return answer
 
 
-def without_times(body: bytes) -> bytes:
-    """The body with times, durations and identifiers emptied."""
-    return _OMITTED_WHEN_ZERO.sub(b"", _CHANGING.sub(rb'"\1":""', body))
+def unchanging(body: bytes) -> bytes:
+    """The body with times, durations and generated identifiers emptied."""
+    return _IDENTIFIERS.sub(rb'"\1"', _TIMES.sub(rb'"\1":""', body))
+
+
+def without_ours(headers: httpx.Headers) -> list[tuple[str, str]]:
+    """The headers in order, but for those that belong to a connection, a moment or the proxy.
+
+    Durations have more or fewer digits, so lengths differ too.
+    """
+    apart = {"connection", "date", "content-length", "x-request-id", "request-id"}
+    return [(name, value) for name, value in headers.multi_items() if name not in apart]
 
 
 def made_at(line: dict[str, Any]) -> float:

@@ -1,8 +1,8 @@
 """A proxy over TLS in front of a real Ollama.
 
-Ollama is the one at OLLAMA_TEST_URL, else at http://127.0.0.1:11434. Without one these tests are skipped, but
-with CI=true they fail. They ask a model that is there, and change nothing but models of their own, whose names
-begin with `oap-test-`.
+Ollama is the one at OLLAMA_TEST_URL, else at http://127.0.0.1:11434. Without one these tests are skipped,
+but with CI=true they fail. They ask a model that is there, and change nothing but models of their own, whose
+names begin with `oap-test-`.
 """
 
 from __future__ import annotations
@@ -112,6 +112,10 @@ def trusted(site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     return url_of(site)
+
+
+def model_names(direct: httpx.Client) -> set[str]:
+    return {entry["name"] for entry in direct.get("/api/tags").json()["models"]}
 
 
 @pytest.fixture

@@ -72,9 +72,13 @@ class Client:
         trust: ssl.SSLContext | None,
         *,
         receive_buffer: int = 0,
+        ragged_ends: bool = False,
         timeout: float = 10.0,
     ) -> Client:
-        """Connect to the proxy on loopback; with `trust`, over TLS with the certificate verified."""
+        """Connect to the proxy on loopback; with `trust`, over TLS with the certificate verified.
+
+        `ragged_ends` tells an end without TLS's close_notify apart, as `reset`.
+        """
         raw = socket.socket()
         if receive_buffer:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -84,7 +88,7 @@ class Client:
         if trust is None:
             return cls(raw, timeout)
         return cls(
-            trust.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=True),
+            trust.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=not ragged_ends),
             timeout,
         )
 
@@ -121,7 +125,7 @@ class Client:
         except ssl.SSLError as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise TornError("closed" if "EOF" in str(error).upper() else "reset") from error
+            raise TornError("reset") from error
         if not data:
             raise TornError("closed")
         self.last_arrival = time.monotonic()

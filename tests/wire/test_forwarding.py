@@ -9,7 +9,7 @@ import pytest
 from .conftest import Connect
 from .messages import request
 from .site import ANSWER, PROMPT, Keys
-from .upstream import Exchange, Upstream, message, respond
+from .upstream import Upstream, message, respond
 
 
 def test_headers_go_on_in_order_with_their_duplicates(
@@ -177,63 +177,6 @@ def test_a_body_on_get_or_delete_goes_on(
     path = "/api/tags" if method == "GET" else "/api/delete"
     assert connect().request(request(method, path, keys.every, body=b'{"model":"m"}')).status == 200
     assert upstream.requests[0].body == b'{"model":"m"}'
-
-
-def test_requests_sent_at_once_are_answered_in_order(
-    connect: Connect, keys: Keys, upstream: Upstream
-) -> None:
-    def echo(exchange: Exchange) -> None:
-        body = exchange.read_body()
-        if exchange.target.endswith("1"):
-            time.sleep(0.1)
-        exchange.send(message("200 OK", [], exchange.target.encode() + body))
-
-    upstream.answer = echo
-    client = connect()
-    client.send(
-        request("GET", "/api/tags?1", keys.read)
-        + request("POST", "/api/show?2", keys.read, body=b"two")
-        + request("POST", "/api/show?3", keys.read, "Transfer-Encoding: chunked")
-        + b"5\r\nthree\r\n0\r\n\r\n"
-        + request("GET", "/api/tags?4", keys.read)
-    )
-    assert [client.response().body for _ in range(4)] == [
-        b"/api/tags?1",
-        b"/api/show?2two",
-        b"/api/show?3three",
-        b"/api/tags?4",
-    ]
-
-
-def test_pipelined_requests_do_not_share_a_credential(
-    connect: Connect, keys: Keys, upstream: Upstream
-) -> None:
-    client = connect()
-    client.send(request("POST", "/api/show", keys.read, body=b"{}") + request("GET", "/api/tags"))
-    assert [client.response().status, client.response().status] == [200, 401]
-    assert len(upstream.requests) == 1
-
-
-def test_connection_close_is_obeyed(connect: Connect, keys: Keys) -> None:
-    client = connect()
-    answer = client.request(request("GET", "/api/tags", keys.read, "Connection: close"))
-    assert answer.status == 200
-    assert answer.header("connection") == "close"
-    client.end(2)
-
-
-def test_a_connection_serves_many_requests(connect: Connect, keys: Keys, upstream: Upstream) -> None:
-    client = connect()
-    for number in range(50):
-        assert client.request(request("GET", f"/api/tags?{number}", keys.read)).status == 200
-    assert len({id(exchange.connection) for exchange in upstream.requests}) == 1
-
-
-def test_leading_empty_lines_are_forgiven(connect: Connect, keys: Keys) -> None:
-    """RFC 9112, 2.2: a server should ignore at least one empty line before the request line."""
-    client = connect()
-    assert client.request(b"\r\n" + request("GET", "/api/tags", keys.read)).status == 200
-    assert client.request(b"\r\n" + request("GET", "/api/tags", keys.read)).status == 200
 
 
 def test_only_http_1_1_is_offered_in_alpn(connect: Connect) -> None:

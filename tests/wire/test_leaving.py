@@ -129,6 +129,25 @@ def test_in_the_middle_of_an_answer_that_the_client_does_not_take(
     assert seconds_until_left(exchange, client, Client.reset) < BOUND
 
 
+@pytest.mark.parametrize("phase", ["waiting", "streaming"])
+def test_with_a_proper_goodbye_of_tls(phase: str, connect: Connect, keys: Keys, upstream: Upstream) -> None:
+    upstream.play()
+    client = connect()
+    client.send(request("POST", "/api/chat", keys.default, body=b"{}"))
+    exchange = upstream.next()
+    exchange.read_body()
+    if phase == "streaming":
+        exchange.send(message("200 OK", STREAM, length=False))
+        client.head("POST")
+
+    def say_goodbye(client: Client) -> None:
+        client.sock.settimeout(0.05)
+        with contextlib.suppress(OSError):
+            client.sock.unwrap()  # type: ignore[attr-defined]
+
+    assert seconds_until_left(exchange, client, say_goodbye) < BOUND
+
+
 def test_in_the_middle_of_a_head(connect: Connect, keys: Keys, upstream: Upstream, site: Site) -> None:
     client = connect()
     client.send(request("POST", "/api/chat", keys.default, body=b"{}")[:40])

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from .client import Client
-from .conftest import Connect, Moved
+from .conftest import Connect, Moved, StartSite
 from .messages import check_refusal, request
 from .site import ANSWER, PROMPT, QUERY, Keys, Site
 from .upstream import OK, Exchange, Upstream, message, respond
@@ -167,6 +167,26 @@ def test_what_is_in_flight_is_shown(connect: Connect, keys: Keys, upstream: Upst
         exchange.send(OK)
         exchange.finish()
     moved(0, "ollama_proxy_requests_in_flight", route="/api/embed")
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "told"),
+    [
+        ([], "192.0.2.7", "127.0.0.1"),
+        (["127.0.0.0/8"], "192.0.2.7", "192.0.2.7"),
+        (["127.0.0.0/8"], "198.51.100.1, 192.0.2.7", "192.0.2.7"),
+        (["10.0.0.0/8"], "192.0.2.7", "127.0.0.1"),
+    ],
+)
+def test_the_clients_address_comes_from_trusted_balancers_only(
+    trusted: list[str], forwarded: str, told: str, start_site: StartSite, keys: Keys, named: str
+) -> None:
+    site = start_site(tls={"mode": "off"}, listen={"trusted_proxies": trusted})
+    client = site.connect()
+    fields = [f"X-Forwarded-For: {forwarded}", f"X-Request-Id: {named}"]
+    assert client.request(request("GET", "/api/tags", keys.read, *fields)).status == 200
+    assert site.logged(named)["client"] == told
+    client.close()
 
 
 def test_every_line_of_the_log_is_json(site: Site, connect: Connect, keys: Keys) -> None:

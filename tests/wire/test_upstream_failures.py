@@ -160,6 +160,25 @@ def test_a_body_shorter_than_its_length_ends_torn(connect: Connect, keys: Keys, 
     assert answer.torn
 
 
+@over_tls_and_plain
+def test_a_body_without_framing_that_is_reset_ends_torn(
+    connect: Connect, keys: Keys, upstream: Upstream
+) -> None:
+    """Its end is the end of the connection, so only a reset tells a torn one from a whole one."""
+
+    def reset(exchange: Exchange) -> None:
+        exchange.read_body()
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf")
+        time.sleep(0.1)
+        exchange.reset()
+
+    upstream.answer = reset
+    client = connect(ragged_ends=True)
+    answer = client.request(request("GET", "/api/tags", keys.read))
+    assert (answer.status, answer.body) == (200, b"half")
+    assert answer.torn
+
+
 def test_a_refused_connection_is_502_and_the_proxy_recovers(start_site: StartSite, keys: Keys) -> None:
     site = start_site()
     listener_port = site.upstream.port
@@ -206,4 +225,8 @@ def test_a_connection_that_takes_too_long_is_502(start_site: StartSite, keys: Ke
     answer = client.request(request("GET", "/api/tags", keys.read))
     check_refusal(answer, 502, "upstream_unreachable")
     assert 0.25 < time.monotonic() - started < 2
-    client.close()
+    client.send(request("GET", "/api/tags", keys.read, "X-Request-Id: left-while-connecting"))
+    time.sleep(0.05)
+    client.reset()
+    line = site.logged("left-while-connecting")
+    assert (line["status"], line["outcome"]) == (499, "client_closed")

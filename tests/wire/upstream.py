@@ -1,7 +1,7 @@
 """A scriptable upstream on a raw TCP socket: it keeps every byte it got and does what a test tells it.
 
-A test either names an answer for every request (`upstream.answer = respond(200, ...)`), or plays the upstream
-itself: `exchange = upstream.next()` hands over the next request, and the test says step by step what follows.
+A test names an answer for every request (`upstream.answer = respond(...)`), or plays the upstream itself:
+after `upstream.play()`, `upstream.next()` hands over the next request, and the test says what follows.
 """
 
 from __future__ import annotations
@@ -290,8 +290,7 @@ class Upstream:
             exchange = Exchange(connection, head)
         except ValueError:
             self.faults.append(f"not a request: {head[:200]!r}")
-            connection.sock.close()
-            return
+            return connection.sock.close()
         if any(agent.startswith(self.probe_agent) for agent in exchange.all("user-agent")):
             if connection in self.connections:
                 self.connections.remove(connection)
