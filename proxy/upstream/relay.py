@@ -56,6 +56,7 @@ class Relay:
         "_retry",
         "_reused",
         "_route",
+        "_transport",
         "answered",
         "cut_off",
         "failure",
@@ -68,6 +69,7 @@ class Relay:
 
     def __init__(self, exchange: Exchange, route: Route, pool: Pool) -> None:
         self._exchange = exchange
+        self._transport = exchange.connection.transport
         self._route = route
         self._pool = pool
         self._connection: UpstreamConnection | None = None
@@ -248,6 +250,7 @@ class Relay:
         if exchange.must_close():
             own += b"Connection: close\r\n"
         head = client_head(status, reason, fields, own + b"\r\n", body=body)
+        exchange.response_started = True
         self.status = status
         self._chunked = head.chunked
         self._ndjson = head.ndjson
@@ -267,7 +270,7 @@ class Relay:
     def response_pause(self) -> None:
         out = self._out
         if out:
-            self._exchange.write(out[0] if len(out) == 1 else b"".join(out))
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 
     def response_end(self, *, reusable: bool) -> None:

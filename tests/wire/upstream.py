@@ -112,13 +112,6 @@ class Exchange:
         except OSError as error:
             raise LeftError("reset") from error
 
-    def dribble(self, data: bytes, pause: float = 0.0) -> None:
-        """Send byte by byte."""
-        for at in range(len(data)):
-            self.send(data[at : at + 1])
-            if pause:
-                time.sleep(pause)
-
     def chunk(self, data: bytes) -> None:
         self.send(b"%x\r\n%s\r\n" % (len(data), data))
 
