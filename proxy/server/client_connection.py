@@ -74,7 +74,7 @@ class ClientConnection(HttpToolsProtocol):
         self.reading = IDLE
         self.exchange: Exchange | None = None
         self.incoming: Exchange | None = None
-        self.latest: Exchange | None = None
+        self.chunked: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.refusal: ProxyError | None = None
         self.served = 0
@@ -120,7 +120,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def _leave(self) -> None:
         exchange, self.exchange = self.exchange, None
-        self.incoming = self.latest = None
+        self.incoming = self.chunked = None
         self.waiting.clear()
         if exchange is not None and not exchange.finished:
             exchange.gone = True
@@ -182,8 +182,8 @@ class ClientConnection(HttpToolsProtocol):
                 cause = error.__context__
                 self._refuse(cause if isinstance(cause, ProxyError) else self._grammar(error))
         else:
-            if self.latest is not None and self.latest.head.chunked:
-                self._weigh_chunks(self.latest, len(data))
+            if self.chunked is not None:
+                self._weigh_chunks(self.chunked, len(data))
             # Only now, so that a small body that came with its head is known to be there.
             if self.waiting and self.exchange is None:
                 self._next()
@@ -235,7 +235,8 @@ class ClientConnection(HttpToolsProtocol):
             parser.should_keep_alive(),
             self.last_data,
         )
-        self.incoming = self.latest = exchange
+        self.incoming = exchange
+        self.chunked = exchange if head.chunked else None
         self.reading = BODY
         self.waiting.append(exchange)
         if len(self.waiting) > MAX_PIPELINED:
@@ -310,25 +311,17 @@ class ClientConnection(HttpToolsProtocol):
         self.reading = REFUSED
         self.refusal = error
         incoming, self.incoming = self.incoming, None
-        if incoming is not None:
-            # The body broke off in the middle: nothing that was begun with it can be finished.
+        if incoming is not None:  # its body broke off: it cannot be finished
             if incoming in self.waiting:
                 self.waiting.remove(incoming)
-            elif incoming is self.exchange and not incoming.finished:
-                started = incoming.response_started
-                self._leave_broken(incoming)
-                if started:
-                    self.transport.abort()
-                    return
+            elif incoming.finished:
+                self._linger()
+                return
+            elif incoming.peer is not None:
+                incoming.peer.client_failed(error)
+                return
         if self.exchange is None:
             self._next()
-
-    def _leave_broken(self, exchange: Exchange) -> None:
-        self.exchange = None
-        exchange.finished = True
-        exchange.gone = True
-        if exchange.peer is not None:
-            exchange.peer.client_left()
 
     def _answer_refusal(self, error: ProxyError) -> None:
         request_id = self.shared.request_id(None)
@@ -389,7 +382,9 @@ class ClientConnection(HttpToolsProtocol):
         if exchange is None or exchange.finished or exchange is not self.exchange or exchange.peer is None:
             self.transport.abort()
         else:
-            exchange.peer.client_stalled()
+            exchange.peer.client_failed(
+                malformed("the request body stopped coming: send it without long pauses", 408)
+            )
 
 
 def _reason(error: Exception) -> str:

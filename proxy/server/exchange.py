@@ -32,8 +32,8 @@ class Peer(Protocol):
     def client_left(self) -> None:
         """The client closed its connection; nothing more can be sent to it."""
 
-    def client_stalled(self) -> None:
-        """The client has begun a body and then sent nothing for the idle time-out."""
+    def client_failed(self, error: ProxyError) -> None:
+        """The body will not come to its end: it stalled, or its framing is broken."""
 
     def pause_response(self) -> None:
         """The client takes the response more slowly than it comes."""

@@ -68,8 +68,7 @@ class Shared:
         self.draining = False
         self.date = b""
         self.set_date(time.time())
-        self._watched: dict[ClientConnection, int] = {}
-        self._poll = select.poll()
+        self._watched: set[ClientConnection] = set()
         self._watching = False
         self._id_prefix = os.urandom(8).hex().encode()
         self._id_count = 0
@@ -91,25 +90,27 @@ class Shared:
         return b"%b%016x" % (self._id_prefix, self._id_count)
 
     def watch(self, connection: ClientConnection) -> None:
-        fd = connection.transport.get_extra_info("socket").fileno()
-        if fd < 0:
-            return
-        self._watched[connection] = fd
-        self._poll.register(fd, select.POLLRDHUP)
+        """Look from time to time whether this connection's client is still there."""
+        self._watched.add(connection)
         if not self._watching:
             self._watching = True
             asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._look)
 
     def unwatch(self, connection: ClientConnection) -> None:
-        fd = self._watched.pop(connection, None)
-        if fd is not None:
-            self._poll.unregister(fd)
+        self._watched.discard(connection)
 
     def _look(self) -> None:
-        gone = {fd for fd, event in self._poll.poll(0) if event & _GONE}
-        for connection in [c for c, fd in self._watched.items() if fd in gone]:
-            self.unwatch(connection)
-            connection.peer_vanished()
+        poll = select.poll()
+        by_fd: dict[int, ClientConnection] = {}
+        for connection in self._watched:
+            fd = connection.transport.get_extra_info("socket").fileno()
+            if fd >= 0:
+                by_fd[fd] = connection
+                poll.register(fd, select.POLLRDHUP)
+        for fd, event in poll.poll(0):
+            if event & _GONE:
+                self.unwatch(by_fd[fd])
+                by_fd[fd].peer_vanished()
         self._watching = bool(self._watched)
         if self._watching:
             asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._look)

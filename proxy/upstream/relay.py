@@ -100,8 +100,8 @@ class Relay:
         """Forward the request and pass the response on, to the end or to whatever ends it sooner.
 
         ``authority`` is what Ollama wants as Host. Raises ProxyError while the client has been sent
-        nothing: ``upstream_unreachable``, ``upstream_protocol_error``, 408 where the request body stopped
-        coming, or what `cut` was given.
+        nothing: ``upstream_unreachable``, ``upstream_protocol_error``, or what `client_failed` and `cut`
+        were given.
         """
         exchange = self._exchange
         head = upstream_head(
@@ -212,15 +212,9 @@ class Relay:
         self._drop_upstream()
         self._resolve()
 
-    def client_stalled(self) -> None:
+    def client_failed(self, error: ProxyError) -> None:
         self._exchange.close = True
-        self._give_up(
-            ProxyError(
-                "malformed_request",
-                "the request body stopped coming: send it without long pauses",
-                status=408,
-            )
-        )
+        self._give_up(error)
 
     def pause_response(self) -> None:
         if self._connection is not None:

@@ -76,6 +76,14 @@ def direct(ollama: Ollama) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def seconds_a_token(ollama: Ollama, direct: httpx.Client) -> float:
+    """How long Ollama takes for a token, by its own account."""
+    question = {"model": ollama.model, "prompt": "1 2 3 4", "raw": True, "stream": False}
+    answer = direct.post("/api/generate", json={**question, "options": {"num_predict": 10}}).json()
+    return float(answer["eval_duration"]) / float(answer["eval_count"]) / 1e9
+
+
 Proxied = Callable[[str], httpx.Client]
 
 
