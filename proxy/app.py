@@ -28,15 +28,16 @@ from proxy.observe.access_log import AccessLog
 from proxy.observe.events import log
 from proxy.observe.log_stream import LogStream
 from proxy.observe.metrics import Metrics
-from proxy.ops.health import State, health_routes
+from proxy.ops.health import health_routes
 from proxy.ops.listener import OpsListener
 from proxy.ops.metrics import metrics_routes
+from proxy.ops.readiness import Readiness
 from proxy.server.listener import Listener, bind, raise_open_files
 from proxy.server.shared import Shared
 from proxy.store.errors import StoreError
 from proxy.store.follow import follow, load
 from proxy.store.schema import prepare
-from proxy.tls import certificate_expiry, ensure_self_signed, server_context
+from proxy.tls import ForeignFileError, certificate_expiry, ensure_self_signed, server_context
 from proxy.upstream.pool import Pool
 from proxy.upstream.probe import probe_forever
 
@@ -137,7 +138,7 @@ def _tls(config: Config) -> ssl.SSLContext | None:
         if config.tls.mode == "self-signed":
             ensure_self_signed(certificate, private_key, datetime.now(UTC))
         return server_context(certificate, private_key)
-    except OSError as error:
+    except (OSError, ForeignFileError) as error:
         raise StartError(f"tls: {certificate} and {private_key} cannot be used: {error}") from None
 
 
@@ -183,10 +184,9 @@ class _Proxy:
         )
         self.listener = Listener(self.gateway, public, tls, self.shared)
         self.upstream_url = f"{url.scheme}://{url.authority.decode('ascii')}"
-        self.upstream_answers: bool | None = None
-        self.store_fault: StoreError | None = None
-        self.certificate_ends = self._certificate_end()
-        self.metrics.certificate_expiry = lambda: self.certificate_ends
+        self.readiness = Readiness(draining=lambda: self.shared.draining)
+        self.readiness.certificate_ends = self._certificate_end()
+        self.metrics.certificate_expiry = lambda: self.readiness.certificate_ends
         self.metrics.log_lines_dropped = lambda: stream.dropped
         self.metrics.open_connections = lambda: self.shared.open_connections
         self.ops = OpsListener(self._ops_app(), private)
@@ -195,13 +195,7 @@ class _Proxy:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self.metrics)
         app = FastAPI(title="ollama-auth-proxy", docs_url=None, redoc_url=None)
-        checks = {
-            "draining": self._check_draining,
-            "store": self._check_store,
-            "upstream": self._check_upstream,
-            "certificate": self._check_certificate,
-        }
-        app.include_router(health_routes(checks))
+        app.include_router(health_routes(self.readiness.checks()))
         app.include_router(metrics_routes(registry, self.config.ops.token))
         return app
 
@@ -270,43 +264,26 @@ class _Proxy:
         await asyncio.sleep(0.05)
         return not cut
 
-    # Readiness
-
-    def _check_draining(self) -> tuple[State, str]:
-        return ("failing", "the proxy is shutting down") if self.shared.draining else ("ok", "")
-
-    def _check_store(self) -> tuple[State, str]:
-        # The keys in memory still hold, so requests are served.
-        return ("degraded", str(self.store_fault)) if self.store_fault is not None else ("ok", "")
-
-    def _check_upstream(self) -> tuple[State, str]:
-        if self.upstream_answers is None:
-            return "failing", "Ollama has not been asked yet"
-        return ("ok", "") if self.upstream_answers else ("failing", "Ollama does not answer")
-
-    def _check_certificate(self) -> tuple[State, str]:
-        if self.certificate_ends is not None and self.certificate_ends <= time.time():
-            return "failing", "the certificate has ended"
-        return "ok", ""
-
     # Background
 
     def _on_store_fault(self, fault: StoreError | None) -> None:
-        self.store_fault = fault
+        self.readiness.store_fault = fault
         if fault is not None:
             log.error("the key store cannot be read, known keys stay in force: %s", fault)
         else:
             log.info("the key store can be read again")
 
     def _on_probe(self, answers: bool) -> None:
-        if answers != self.upstream_answers and (self.upstream_answers is not None or not answers):
+        if answers != self.readiness.upstream_answers and (
+            self.readiness.upstream_answers is not None or not answers
+        ):
             log.log(
                 logging.INFO if answers else logging.WARNING,
                 "Ollama at %s %s",
                 self.upstream_url,
                 "answers again" if answers else "does not answer: check that it runs there",
             )
-        self.upstream_answers = answers
+        self.readiness.upstream_answers = answers
         self.metrics.upstream_up[self.upstream_url] = answers
 
     def _close_stale(self) -> None:
@@ -334,9 +311,9 @@ class _Proxy:
             if ensure_self_signed(certificate, private_key, datetime.now(UTC)):
                 self.tls.load_cert_chain(certificate, private_key)
                 log.info("the self-signed certificate was near its end and has been made anew")
-        except OSError as error:
+        except (OSError, ForeignFileError) as error:
             log.error("the self-signed certificate cannot be renewed: %s", error)
-        self.certificate_ends = self._certificate_end()
+        self.readiness.certificate_ends = self._certificate_end()
 
 
 async def _every(seconds: float, work: Callable[[], None]) -> None:

@@ -60,27 +60,31 @@ async def _quickstart(data: Path, listen: str, upstream: str | None) -> int:
         )
         return 1
 
+    environ = {"OLLAMA_PROXY_LISTEN__ADDRESS": listen, "OLLAMA_PROXY_UPSTREAM__URL": upstream or OLLAMA}
     simulator = None
-    url = upstream or OLLAMA
-    async with httpx.AsyncClient(trust_env=False) as client:
-        if upstream is None and not await probe(OLLAMA, client):
-            from proxy.simulator.server import start  # only where it is announced
-
-            simulator = await start()
-            url = simulator.url
-            _say(
-                f"No Ollama answers at {OLLAMA}: using the built-in SIMULATOR, which is no language model."
-                " Start Ollama and run this again for real answers."
-            )
-        else:
-            _say(f"Using the Ollama at {url}.")
-        model = await _a_model(url, client)
-
-    environ = {"OLLAMA_PROXY_LISTEN__ADDRESS": listen, "OLLAMA_PROXY_UPSTREAM__URL": url}
     try:
         config = load(settings, environ)
+        url = str(upstream or OLLAMA)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers = await probe(url, client)
+            if answers:
+                _say(f"Using the Ollama at {url}.")
+            elif upstream is not None:
+                _say(f"The Ollama at {url} does not answer: requests will fail until it runs there.")
+            else:
+                from proxy.simulator.server import start  # only where it is announced
+
+                simulator = await start()
+                url = simulator.url
+                config = load(settings, environ | {"OLLAMA_PROXY_UPSTREAM__URL": url})
+                _say(
+                    f"No Ollama answers at {OLLAMA}: using the built-in SIMULATOR, which is no language"
+                    " model. Start Ollama and run this again for real answers."
+                )
+            model = await _a_model(url, client)
     except ConfigError as error:
-        _say(str(error).replace("OLLAMA_PROXY_LISTEN__ADDRESS", "--listen"))
+        text = str(error).replace("OLLAMA_PROXY_LISTEN__ADDRESS", "--listen")
+        _say(text.replace("OLLAMA_PROXY_UPSTREAM__URL", "--upstream"))
         return 2
     try:
         key = await _key(config.store.path, data / "quickstart.key")
@@ -92,10 +96,12 @@ async def _quickstart(data: Path, listen: str, upstream: str | None) -> int:
         host = config.listen.address.host
         where = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
         base = f"https://{f'[{where}]' if ':' in where else where}:{port}"
-        if model is None:
+        if answers and model is None:
             _say("This Ollama has no model yet: fetch one first with 'ollama pull llama3.2'.")
         _say(f"Serving at {base}, metrics at http://127.0.0.1:{ops_port}/metrics. Ctrl-C stops it.")
-        _say(f"More keys: ollama-auth-proxy keys create NAME --config {shlex.quote(str(settings))}")
+        _say(
+            f"More keys: ollama-auth-proxy keys create NAME --config {shlex.quote(str(settings.absolute()))}"
+        )
         _say("Paste this into another terminal:\n")
         print(_curl(base, config.tls.certificate, key, model or "llama3.2"), flush=True)
         _say("")

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from proxy.errors import Dialect, ProxyError, render
 from proxy.server.drive import Drive
 from proxy.server.exchange import EXTENSION, Exchange
-from proxy.server.head import MAX_TARGET, malformed, read_head
+from proxy.server.head import head_too_large, malformed, not_http, read_head
 from proxy.server.shared import Shared
 
 IDLE, HEAD, BODY, REFUSED, LINGERING = range(5)
@@ -180,7 +180,11 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if self.reading != REFUSED:
                 cause = error.__context__
-                self._refuse(cause if isinstance(cause, ProxyError) else self._grammar(error))
+                self._refuse(
+                    cause
+                    if isinstance(cause, ProxyError)
+                    else not_http(str(error), in_body=self.reading == BODY)
+                )
         else:
             if self.chunked is not None:
                 self._weigh_chunks(self.chunked, len(data))
@@ -188,7 +192,7 @@ class ClientConnection(HttpToolsProtocol):
             if self.waiting and self.exchange is None:
                 self._next()
             if self.reading == HEAD and self.head_bytes > self.shared.max_header_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(head_too_large(self.url, self.headers, self.shared.max_header_bytes))
 
     def _weigh_chunks(self, exchange: Exchange, size: int) -> None:
         """Refuse a chunked body whose framing outweighs it: chunk extensions or trailers without end.
@@ -221,7 +225,7 @@ class ClientConnection(HttpToolsProtocol):
         if self.head_bytes > self.shared.max_header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.shared.max_header_bytes:
-                raise self._head_too_large()
+                raise head_too_large(self.url, self.headers, self.shared.max_header_bytes)
         self.head_bytes = 0
         parser = self.parser
         head = read_head(parser.get_http_version(), self.url, self.headers)
@@ -342,19 +346,6 @@ class ClientConnection(HttpToolsProtocol):
         if eof and self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _grammar(self, error: Exception) -> ProxyError:
-        if self.reading == BODY:
-            return malformed("the chunked body is broken (RFC 9112 section 7.1): fix its framing")
-        if "PRI" in str(error):  # llhttp's word for the preface of RFC 9113 section 3.4
-            return malformed("HTTP/2 is not spoken here: send HTTP/1.1, as ALPN says")
-        return malformed(f"this is not an HTTP/1.1 request (RFC 9112): {_reason(error)}")
-
-    def _head_too_large(self) -> ProxyError:
-        if len(self.url) > MAX_TARGET or (not self.headers and not self.url):
-            return malformed(f"the request target is longer than {MAX_TARGET} bytes: shorten it", 414)
-        limit = self.shared.max_header_bytes
-        return ProxyError("headers_too_large", f"the header fields are longer than {limit} bytes: send fewer")
-
     def tick(self, now: float) -> None:
         """Apply the time-outs; called by the listener's sweep."""
         shared = self.shared
@@ -385,9 +376,3 @@ class ClientConnection(HttpToolsProtocol):
             exchange.peer.client_failed(
                 malformed("the request body stopped coming: send it without long pauses", 408)
             )
-
-
-def _reason(error: Exception) -> str:
-    """The parser's own words, which name the rule and hold nothing of the request."""
-    text = str(error)
-    return text if text.isascii() and "\n" not in text and "b'" not in text else "it breaks the grammar"

@@ -97,3 +97,22 @@ def read_head(version: str, target: bytes, fields: list[tuple[bytes, bytes]]) ->
         expectation is not None,
         single,
     )
+
+
+def head_too_large(target: bytes, fields: list[tuple[bytes, bytes]], limit: int) -> ProxyError:
+    """431, or 414 where it is the target that is too long; what has been read of both, ``limit`` in bytes."""
+    if len(target) > MAX_TARGET or (not fields and not target):
+        return malformed(f"the request target is longer than {MAX_TARGET} bytes: shorten it", 414)
+    return ProxyError("headers_too_large", f"the header fields are longer than {limit} bytes: send fewer")
+
+
+def not_http(reason: str, *, in_body: bool) -> ProxyError:
+    """400 for what the parser refused; ``reason`` are its own words, which hold nothing of the request."""
+    if in_body:
+        return malformed("the chunked body is broken (RFC 9112 section 7.1): fix its framing")
+    if "PRI" in reason:  # llhttp's word for the preface of RFC 9113 section 3.4
+        return malformed("HTTP/2 is not spoken here: send HTTP/1.1, as ALPN says")
+    plain = reason.isascii() and reason.isprintable() and "b'" not in reason
+    return malformed(
+        f"this is not an HTTP/1.1 request (RFC 9112): {reason if plain else 'it breaks the grammar'}"
+    )

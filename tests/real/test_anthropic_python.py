@@ -39,7 +39,7 @@ def test_it_streams(client: anthropic.Anthropic, ollama: Ollama, seconds_a_token
         answer = stream.get_final_message()
     assert answer.usage.output_tokens == 12
     assert len(texts) > 8
-    assert texts[-1][0] - texts[0][0] > 12 * seconds_a_token / 3, "the text came at once"
+    assert texts[-1][0] - texts[0][0] > seconds_a_token, "the text came at once"
 
 
 def test_it_asks_and_streams_asynchronously(async_client: anthropic.AsyncAnthropic, ollama: Ollama) -> None:

@@ -18,7 +18,7 @@ from .conftest import Ollama, Proxied
 
 QUESTION = "Count from one to twenty."
 MESSAGES = [{"role": "user", "content": QUESTION}]
-TOKENS = 12
+TOKENS = 10
 OPTIONS = {"num_predict": TOKENS, "temperature": 0, "seed": 7}
 
 ASKED: dict[str, dict[str, Any]] = {
@@ -85,24 +85,22 @@ def test_a_stream_is_byte_for_byte_what_ollama_sends(streamed: Pair) -> None:
 
 
 def test_a_stream_arrives_chunk_by_chunk_as_the_model_speaks(streamed: Pair) -> None:
-    """Told by comparison: as many arrivals, and as long between the first and the last."""
-    arrivals = [len({time for time, _ in answer.lines}) for answer in (streamed.direct, streamed.proxied)]
-    assert arrivals[0] >= TOKENS - 2, "the direct answer did not come in pieces"
-    assert arrivals[1] >= arrivals[0] * 0.8
-    assert streamed.proxied.span > streamed.direct.span / 3
+    """Each token comes by itself; the span is compared with room for a machine that is busy at times."""
+    arrivals = {arrived for arrived, _ in streamed.proxied.lines}
+    assert len(arrivals) > TOKENS * 0.7
+    assert streamed.proxied.span > streamed.direct.span / 10
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
 def test_no_chunk_is_held_back(path: str, ollama: Ollama, proxied: Proxied, keys: Keys) -> None:
     """Ollama says when it made each chunk; a proxy that waited for more would deliver the first ones late."""
-    options = {**OPTIONS, "num_predict": 24}
-    answer = ask(
-        proxied(keys.inference), "POST", path, {**ASKED[path], "model": ollama.model, "options": options}
-    )
-    lines = list(zip(answer.lines, answer.documents(), strict=True))
-    assert len(lines) > 20
-    delays = [arrived - made_at(document) for (arrived, _), document in lines]
-    assert max(delays) - min(delays) < answer.span / 4, delays
+    body = {**ASKED[path], "model": ollama.model, "options": {**OPTIONS, "num_predict": 16}}
+    answer = ask(proxied(keys.inference), "POST", path, body)
+    made = [made_at(document) for document in answer.documents()]
+    delays = [arrived - then for (arrived, _), then in zip(answer.lines, made, strict=True)]
+    late = [delay for delay in delays if delay - min(delays) > (made[-1] - made[0]) / 4]
+    assert len(made) > 12
+    assert len(late) < len(made) / 4, delays
 
 
 @pytest.mark.parametrize("path", ASKED)
@@ -110,7 +108,6 @@ def test_an_answer_in_one_piece_is_byte_for_byte_what_ollama_sends(
     path: str, ollama: Ollama, direct: httpx.Client, proxied: Proxied, keys: Keys
 ) -> None:
     body = {"model": ollama.model, **ASKED[path], "stream": False}
-    body.pop("stream_options", None)
     pair = ask_both(path, body, direct, proxied(keys.inference))
     check_same(pair)
     assert len(pair.proxied.documents()) == 1

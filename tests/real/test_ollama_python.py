@@ -47,7 +47,7 @@ def test_it_streams(client: package.Client, ollama: Ollama, seconds_a_token: flo
     arrivals = [(time.monotonic(), part) for part in reply]
     assert arrivals[-1][1].done
     assert len(arrivals) > 10
-    assert arrivals[-1][0] - arrivals[0][0] > 12 * seconds_a_token / 3, "the parts came at once"
+    assert arrivals[-1][0] - arrivals[0][0] > seconds_a_token, "the parts came at once"
 
     *parts, last = client.generate(ollama.model, "Count.", stream=True, options=FEW)
     assert len(parts) > 2

@@ -54,7 +54,7 @@ def test_it_streams(client: openai.OpenAI, ollama: Ollama, seconds_a_token: floa
     assert last.usage
     assert last.usage.completion_tokens == 12
     assert len(chunks) > 10
-    assert chunks[-1][0] - chunks[0][0] > 12 * seconds_a_token / 3, "the chunks came at once"
+    assert chunks[-1][0] - chunks[0][0] > seconds_a_token, "the chunks came at once"
 
     completion = client.completions.create(model=ollama.model, prompt=QUESTION, max_tokens=5, stream=True)
     assert "".join(part.choices[0].text for part in completion if part.choices)

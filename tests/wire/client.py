@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import ssl
 import struct
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ([\t -~]*)")
 FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
@@ -63,7 +69,9 @@ class Client:
         self.timeout = timeout
         self.buffer = bytearray()
         self.last_arrival = 0.0
-        sock.settimeout(timeout)
+        # A TLS session may not be used by two threads at once, and uploads run beside the reading.
+        self.turn = threading.Lock()
+        sock.setblocking(False)
 
     @classmethod
     def connect(
@@ -94,12 +102,30 @@ class Client:
 
     # -- sending
 
+    def _when_ready(self, act: Callable[[], T], writing: bool) -> T:
+        """Do what needs the socket as soon as it can be done; raises TimeoutError."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                with self.turn:
+                    return act()
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("the proxy neither takes nor sends anything") from error
+                to_write = writing and not isinstance(error, ssl.SSLWantReadError)
+                readers, writers = ([], [self.sock]) if to_write else ([self.sock], [])
+                select.select(readers, writers, [], left)
+
     def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        """Send all of it; raises TimeoutError when the proxy takes nothing for `timeout` seconds."""
+        view = memoryview(data)
+        while view:
+            view = view[self._when_ready(lambda rest=view: self.sock.send(rest), True) :]  # type: ignore[misc]
 
     def send_in_pieces(self, data: bytes, step: int = 1, pause: float = 0.0) -> None:
         for start in range(0, len(data), step):
-            self.sock.sendall(data[start : start + step])
+            self.send(data[start : start + step])
             if pause:
                 time.sleep(pause)
 
@@ -119,12 +145,8 @@ class Client:
 
     def _fill(self) -> None:
         try:
-            data = self.sock.recv(65536)
-        except ConnectionError as error:
-            raise TornError("reset") from error
-        except ssl.SSLError as error:
-            if isinstance(error, TimeoutError):
-                raise
+            data = self._when_ready(lambda: self.sock.recv(65536), False)
+        except (ConnectionError, ssl.SSLError) as error:
             raise TornError("reset") from error
         if not data:
             raise TornError("closed")
@@ -233,11 +255,12 @@ class Client:
         """
         if self.buffer:
             raise MalformedError(f"more than was asked for: {bytes(self.buffer[:200])!r}")
-        self.sock.settimeout(self.timeout if timeout is None else timeout)
+        before = self.timeout
+        self.timeout = before if timeout is None else timeout
         try:
             self._fill()
         except TornError as torn:
             return torn.how
         finally:
-            self.sock.settimeout(self.timeout)
+            self.timeout = before
         raise MalformedError(f"more than was asked for: {bytes(self.buffer[:200])!r}")

@@ -73,7 +73,7 @@ def test_in_the_middle_of_an_upload_that_the_upstream_does_not_take(
     upstream.play()
     client = connect()
     client.send(request("POST", BLOB, keys.manage, f"Content-Length: {1 << 30}"))
-    client.sock.settimeout(0.3)
+    client.timeout = 0.3
     fill(client.send)
     exchange = upstream.next()
     labels = {"route": "/api/blobs/{digest}"}
@@ -145,7 +145,6 @@ def test_with_a_proper_goodbye_of_tls(phase: str, connect: Connect, keys: Keys, 
         client.head("POST")
 
     def say_goodbye(client: Client) -> None:
-        client.sock.settimeout(0.05)
         with contextlib.suppress(OSError):
             client.sock.unwrap()  # type: ignore[attr-defined]
 
