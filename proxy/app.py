@@ -106,6 +106,9 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(
+            signal.SIGHUP, log.warning, "SIGHUP: this version does not reload; restart it to apply a change"
+        )
 
     def _on_signal(self) -> None:
         (self.end if self.drain.is_set() else self.drain).set()
@@ -215,12 +218,12 @@ class _Proxy:
         await self.ops.start()
         await self.listener.start()
         background = [
-            asyncio.create_task(task)
-            for task in (
-                follow(config.store.path, self.gateway.replace_keys, self._on_store_fault),
-                probe_forever(self.upstream_url, self._on_probe),
-                _every(1.0, self._close_stale),
-                _every(CERTIFICATE_CHECK, self._renew_certificate),
+            asyncio.create_task(_keep_running(work))
+            for work in (
+                lambda: follow(config.store.path, self.gateway.replace_keys, self._on_store_fault),
+                lambda: probe_forever(self.upstream_url, self._on_probe),
+                lambda: _every(1.0, self._close_stale),
+                lambda: _every(CERTIFICATE_CHECK, self._renew_certificate),
             )
         ]
         port: int = self.public.getsockname()[1]
@@ -257,12 +260,13 @@ class _Proxy:
         for task in (ended, draining):
             task.cancel()
         cut = self.gateway.cut_all()
-        if cut:
-            log.warning("cut %d requests that were still in flight", cut)
+        whole = not cut and not self.listener.busy()
+        if not whole:
+            log.warning("cut %d requests in flight, and answers that were still on their way", cut)
             await asyncio.sleep(0.05)
         await self.listener.close()
         await asyncio.sleep(0.05)
-        return not cut
+        return whole
 
     # Background
 
@@ -314,6 +318,16 @@ class _Proxy:
         except (OSError, ForeignFileError) as error:
             log.error("the self-signed certificate cannot be renewed: %s", error)
         self.readiness.certificate_ends = self._certificate_end()
+
+
+async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
+    """Begin a background task again when it fails; without the one that follows the store keys would stay."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("a background task failed and is begun again")
+        await asyncio.sleep(1)
 
 
 async def _every(seconds: float, work: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
 
 MAX_BACKLOG = 16 * 1024 * 1024
@@ -41,7 +42,10 @@ class LogStream:
             rest = memoryview(lines)
             try:
                 while rest:
-                    rest = rest[os.write(self._fd, rest) :]
+                    try:
+                        rest = rest[os.write(self._fd, rest) :]
+                    except BlockingIOError:  # a pipe that somebody else made non-blocking
+                        select.select([], [self._fd], [])
             except OSError:  # nobody reads any more, or the disk is full; serving goes on
                 self.dropped += bytes(rest).count(b"\n")
             with self._lock:

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from proxy.errors import Dialect, ProxyError, render
 from proxy.server.drive import Drive
-from proxy.server.exchange import EXTENSION, Exchange
+from proxy.server.exchange import EXTENSION, HELD_BODY, Exchange
 from proxy.server.head import head_too_large, malformed, not_http, read_head
 from proxy.server.shared import Shared
 
@@ -34,8 +34,12 @@ LINGER_TOTAL = 10.0
 FRAMING_PER_BYTE = 16
 """Bytes of chunk framing allowed for each byte of a chunked body."""
 
-MAX_PIPELINED = 16
-"""Requests that wait on one connection; reading pauses while there are more."""
+ANSWERS_A_TURN = 16
+"""Pipelined requests of one connection that are begun in one turn of the event loop; others want theirs too.
+Reading pauses while more than these wait."""
+
+MAX_PIPELINED = 1024
+"""Requests that may wait on one connection; one read can hold thousands. What comes after them is refused."""
 
 
 class _NotUsedError(RuntimeError):
@@ -67,10 +71,7 @@ class ClientConnection(HttpToolsProtocol):
         shared: Shared,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        # Until the handshake is done nothing may refer to itself, so that a failed one is freed at once.
-        self.parser = None  # type: ignore[assignment]
         self.shared = shared
-        self.slot = shared.slot()
         self.reading = IDLE
         self.exchange: Exchange | None = None
         self.incoming: Exchange | None = None
@@ -78,7 +79,12 @@ class ClientConnection(HttpToolsProtocol):
         self.waiting: deque[Exchange] = deque()
         self.refusal: ProxyError | None = None
         self.served = 0
-        self.head_bytes = 0
+        self.held = 0  # bytes of bodies that nobody wants yet
+        self.read_size = 0
+        self.read_was_idle = False
+        self.head_least = self.head_most = 0  # bounds of the size of the head that is being read
+        self.unsent = 0  # bytes in the transport's buffer at the last tick
+        self.unsent_since = 0.0
         self.paused = False
         self.write_paused = False
         self.starting = False
@@ -89,7 +95,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser = httptools.HttpRequestParser(self)  # strict, unlike uvicorn's own
         self.connection_scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -99,7 +105,7 @@ class ClientConnection(HttpToolsProtocol):
             "client": self.client,
             "server": self.server,
         }
-        if self.slot.surplus:
+        if self.shared.open_connections > self.shared.max_connections:
             self._refuse(
                 ProxyError(
                     "queue_full",
@@ -110,7 +116,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
-        self.slot.release()
+        self.shared.closed()
         self.shared.unwatch(self)
         self._leave()
         self.parser = None  # type: ignore[assignment]  # it refers to us, and we to it
@@ -148,7 +154,7 @@ class ClientConnection(HttpToolsProtocol):
             self.shared.watch(self)
 
     def resume_body(self) -> None:
-        if self.paused and len(self.waiting) <= MAX_PIPELINED:
+        if self.paused and self.held <= HELD_BODY and len(self.waiting) <= ANSWERS_A_TURN:
             self.paused = False
             self.last_data = time.monotonic()
             self.shared.unwatch(self)
@@ -167,8 +173,11 @@ class ClientConnection(HttpToolsProtocol):
         reading = self.reading
         if reading >= REFUSED:
             return
-        if reading != BODY:
-            self.head_bytes = len(data) if reading == IDLE else self.head_bytes + len(data)
+        size = self.read_size = len(data)
+        self.read_was_idle = reading == IDLE
+        if reading == HEAD:
+            self.head_least += size
+            self.head_most += size
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -187,11 +196,11 @@ class ClientConnection(HttpToolsProtocol):
                 )
         else:
             if self.chunked is not None:
-                self._weigh_chunks(self.chunked, len(data))
+                self._weigh_chunks(self.chunked, size)
             # Only now, so that a small body that came with its head is known to be there.
             if self.waiting and self.exchange is None:
                 self._next()
-            if self.reading == HEAD and self.head_bytes > self.shared.max_header_bytes:
+            if self.reading == HEAD and self.head_least > self.shared.max_header_bytes:
                 self._refuse(head_too_large(self.url, self.headers, self.shared.max_header_bytes))
 
     def _weigh_chunks(self, exchange: Exchange, size: int) -> None:
@@ -214,6 +223,9 @@ class ClientConnection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.reading = HEAD
+        self.head_most = self.read_size
+        self.head_least = self.read_size if self.read_was_idle else 0
+        self.read_was_idle = False
         if self.served or self.incoming is not None:
             self.since = self.last_data
 
@@ -222,11 +234,10 @@ class ClientConnection(HttpToolsProtocol):
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self.head_bytes > self.shared.max_header_bytes:
+        if self.head_most > self.shared.max_header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.shared.max_header_bytes:
                 raise head_too_large(self.url, self.headers, self.shared.max_header_bytes)
-        self.head_bytes = 0
         parser = self.parser
         head = read_head(parser.get_http_version(), self.url, self.headers)
         exchange = Exchange(
@@ -240,10 +251,16 @@ class ClientConnection(HttpToolsProtocol):
             self.last_data,
         )
         self.incoming = exchange
-        self.chunked = exchange if head.chunked else None
+        self.chunked = None
+        if head.chunked:
+            self.chunked = exchange
+            exchange.wire_bytes = -self.read_size  # what this read holds of others is not its weight
         self.reading = BODY
+        if len(self.waiting) >= MAX_PIPELINED:
+            self.incoming = None
+            raise malformed(f"more than {MAX_PIPELINED} requests were pipelined: wait for answers in between")
         self.waiting.append(exchange)
-        if len(self.waiting) > MAX_PIPELINED:
+        if len(self.waiting) > ANSWERS_A_TURN:
             self.pause_body()
 
     def on_body(self, body: bytes) -> None:
@@ -260,6 +277,7 @@ class ClientConnection(HttpToolsProtocol):
     def _start(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.served += 1
+        self.last_data = time.monotonic()  # a body that waited for its turn may begin now
         head = exchange.head
         scope = self.connection_scope.copy()
         scope["method"] = exchange.method
@@ -293,7 +311,12 @@ class ClientConnection(HttpToolsProtocol):
         if self.starting:  # an answer that was ready at once: the loop below goes on
             return
         self.starting = True
+        begun = 0
         while self.waiting and self.exchange is None and not self.write_paused and self.reading != LINGERING:
+            if begun == ANSWERS_A_TURN:
+                self.loop.call_soon(self._next)
+                break
+            begun += 1
             self._start(self.waiting.popleft())
         self.starting = False
         if self.exchange is not None or self.waiting:
@@ -349,8 +372,15 @@ class ClientConnection(HttpToolsProtocol):
     def tick(self, now: float) -> None:
         """Apply the time-outs; called by the listener's sweep."""
         shared = self.shared
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self.unsent:
+            self.unsent = unsent
+            self.unsent_since = now
+        elif unsent and now - self.unsent_since > shared.idle_timeout:
+            self.transport.abort()  # slow is fine while it moves; holding a model without reading is not
+            return
         if self.reading == LINGERING:
-            if self.transport.get_write_buffer_size() and now - self.since < shared.idle_timeout:
+            if unsent:
                 return  # the answer itself is still on its way
             if now - self.last_data > LINGER_QUIET or now - self.since > LINGER_TOTAL:
                 self.transport.abort()
@@ -361,6 +391,8 @@ class ClientConnection(HttpToolsProtocol):
                     malformed(f"the request head was not complete within {limit}: send it faster", 408)
                 )
         elif self.reading == BODY:
+            if self.exchange is not None and self.incoming is not self.exchange:
+                return  # its turn has not come
             if not self.paused and now - self.last_data > shared.idle_timeout:
                 self._body_stalled()
         elif self.exchange is None and now - self.since > (

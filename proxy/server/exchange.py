@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from proxy.server.client_connection import ClientConnection
 
 HELD_BODY = 64 * 1024
-"""Bytes of a body taken in before somebody wants them; reading from the client then pauses."""
+"""Bytes of bodies taken in on one connection before somebody wants them; reading then pauses."""
 
 DRAINED_BODY = 64 * 1024
 """A refused body of at most this many bytes is read and dropped, so that the connection can be kept."""
@@ -50,7 +50,6 @@ class Exchange:
 
     __slots__ = (
         "_held",
-        "_held_size",
         "close",
         "connection",
         "fields",
@@ -99,7 +98,6 @@ class Exchange:
         self.finished = False
         self.gone = False
         self._held: list[bytes] = []
-        self._held_size = 0
 
     def joined(self, name: bytes) -> bytes | None:
         """A field's value; of several, all of them joined by commas (RFC 9110 section 5.3)."""
@@ -119,8 +117,8 @@ class Exchange:
             self.peer.body(data)
             return
         self._held.append(data)
-        self._held_size += len(data)
-        if self._held_size > HELD_BODY:
+        self.connection.held += len(data)
+        if self.connection.held > HELD_BODY:
             self.connection.pause_body()
 
     def body_complete(self) -> None:
@@ -137,13 +135,18 @@ class Exchange:
         if self.waits_for_continue and not self.request_complete:
             self.waits_for_continue = False
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        held, self._held, self._held_size = self._held, [], 0
-        for data in held:
+        for data in self._let_go():
             peer.body(data)
         if self.request_complete:
             peer.body_end()
-        elif held:
+        else:
             self.connection.resume_body()
+
+    def _let_go(self) -> list[bytes]:
+        held, self._held = self._held, []
+        if held:
+            self.connection.held -= sum(map(len, held))
+        return held
 
     def must_close(self) -> bool:
         """Whether this response is the connection's last; asked once, when its head is written.
@@ -183,7 +186,7 @@ class Exchange:
         if not self.finished:
             self.finished = True
             self.peer = None
-            self._held.clear()
+            self._let_go()
             self.connection.exchange_finished(self)
 
     def abort(self) -> None:
@@ -191,5 +194,5 @@ class Exchange:
         if not self.finished:
             self.finished = True
             self.peer = None
-            self._held.clear()
+            self._let_go()
             self.connection.cut()

@@ -23,6 +23,10 @@ _QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]|^`{}\"\\<>]*")
 _REPEATABLE_ONLY_ONCE = (b"host", b"transfer-encoding", b"content-length", b"expect")
 
 
+MAX_HOST = 255
+"""Octets of a host name (RFC 1035 section 2.3.4); longer ones are refused, and never kept in the cache."""
+
+
 @lru_cache(maxsize=1024)
 def _is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value.strip(b" \t")) is not None
@@ -66,7 +70,7 @@ def read_head(version: str, target: bytes, fields: list[tuple[bytes, bytes]]) ->
     host = single.get(b"host")
     if host is None:
         raise malformed("Host is missing: send the host that you mean (RFC 9112 section 3.2)")
-    if not _is_host(host):
+    if len(host) > MAX_HOST or not _is_host(host):
         raise malformed("Host is not a host and port: send for example 'Host: ollama.example:8443'")
 
     path, has_query, query = target.partition(b"?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import logging
 import resource
 import socket
 import ssl
@@ -16,7 +16,13 @@ from uvicorn.server import ServerState
 from proxy.server.client_connection import ClientConnection
 from proxy.server.shared import Shared
 
+log = logging.getLogger("ollama_auth_proxy")
+
 BACKLOG = 2048
+ACCEPTS_A_TURN = 64
+TOLD_503 = 64
+"""Connections beyond the limit that are accepted to be refused; those after them wait."""
+
 DRAIN_STEP = 0.05
 
 
@@ -34,6 +40,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
@@ -76,7 +83,7 @@ class Listener:
             server_header=False,
             date_header=False,
         )
-        self._server: asyncio.Server | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.Task[None] | None = None
 
     @property
@@ -85,13 +92,53 @@ class Listener:
 
     async def start(self) -> None:
         self._config.load()
+        self._sock.listen(BACKLOG)
+        self._accept_more()
+        self._sweep = asyncio.create_task(self._sweep_forever())
+
+    def _accept_more(self) -> None:
+        if not self.shared.draining:
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        """Accept what has come, as far as there is room; the rest waits in the kernel's backlog.
+
+        Accepting is ours because a server of the event loop counts nothing before the TLS handshake is done.
+        A few connections beyond the limit are taken in, to be told 503.
+        """
+        for _ in range(ACCEPTS_A_TURN):
+            if self.shared.open_connections >= self.shared.max_connections + TOLD_503:
+                asyncio.get_running_loop().remove_reader(self._sock)
+                self.shared.room = self._accept_more
+                return
+            try:
+                sock, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:  # no descriptors left, most likely; the next turn tries again
+                log.error("a connection could not be accepted: %s", error)
+                return
+            self.shared.open_connections += 1
+            task = asyncio.create_task(self._connect(sock))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        make = functools.partial(ClientConnection, self._config, self._state, {}, loop, shared=self.shared)
-        handshake = {"ssl_handshake_timeout": self.shared.header_timeout} if self._tls else {}
-        self._server = await loop.create_server(
-            make, sock=self._sock, ssl=self._tls, backlog=BACKLOG, **cast("Any", handshake)
-        )
-        self._sweep = loop.create_task(self._sweep_forever())
+        timeout = {"ssl_handshake_timeout": self.shared.header_timeout} if self._tls else {}
+        made: list[ClientConnection] = []
+
+        def make() -> ClientConnection:
+            made.append(ClientConnection(self._config, self._state, {}, loop, shared=self.shared))
+            return made[0]
+
+        try:
+            await loop.connect_accepted_socket(make, sock, ssl=self._tls, **cast("Any", timeout))
+        except OSError:  # the handshake failed or took too long: the network's everyday
+            sock.close()
+            if not made or made[0].transport is None:
+                self.shared.closed()
 
     async def _sweep_forever(self) -> None:
         shared = self.shared
@@ -110,21 +157,27 @@ class Listener:
         whether every exchange ended by itself.
         """
         self.shared.draining = True
-        if self._server is not None:
-            self._server.close()
+        self._stop_accepting()
         deadline = time.monotonic() + at_most
-        while self._busy() and time.monotonic() < deadline:
+        while self.busy() and time.monotonic() < deadline:
             await asyncio.sleep(DRAIN_STEP)
-        return not self._busy()
+        return not self.busy()
 
-    def _busy(self) -> bool:
+    def _stop_accepting(self) -> None:
+        if self._sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
+
+    def busy(self) -> bool:
+        """Whether anything is still to be sent."""
         return any(c.exchange is not None or c.transport.get_write_buffer_size() for c in self.connections)
 
     async def close(self) -> None:
         """End every connection at once."""
         self.shared.draining = True
-        if self._server is not None:
-            self._server.close()
+        self._stop_accepting()
+        for task in self._handshakes:
+            task.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in list(self.connections):

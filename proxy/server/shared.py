@@ -25,28 +25,6 @@ _GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 Refused = Callable[["ClientConnection", ProxyError, bytes, int], None]
 
 
-class Slot:
-    """One connection's place in the count, from accept on.
-
-    A connection whose TLS handshake fails never learns that it was lost, so the slot also gives itself
-    back when it is collected.
-    """
-
-    __slots__ = ("_shared", "surplus")
-
-    def __init__(self, shared: Shared) -> None:
-        self._shared: Shared | None = shared
-        shared.open_connections += 1
-        self.surplus = shared.open_connections > shared.max_connections
-
-    def release(self) -> None:
-        shared, self._shared = self._shared, None
-        if shared is not None:
-            shared.open_connections -= 1
-
-    __del__ = release
-
-
 class Shared:
     """Times are in seconds, sizes in bytes. ``refused`` is told of answers that no request stands behind."""
 
@@ -64,7 +42,8 @@ class Shared:
         self.header_timeout = header_timeout
         self.idle_timeout = idle_timeout
         self.refused = refused
-        self.open_connections = 0
+        self.open_connections = 0  # from accept on, handshakes included
+        self.room: Callable[[], None] | None = None  # called once when a connection has gone
         self.draining = False
         self.date = b""
         self.set_date(time.time())
@@ -73,8 +52,12 @@ class Shared:
         self._id_prefix = os.urandom(8).hex().encode()
         self._id_count = 0
 
-    def slot(self) -> Slot:
-        return Slot(self)
+    def closed(self) -> None:
+        """A connection that the listener accepted is gone."""
+        self.open_connections -= 1
+        if self.room is not None:
+            room, self.room = self.room, None
+            room()
 
     def set_date(self, now: float) -> None:
         """``now`` in unix seconds; RFC 9110 section 5.6.7."""
@@ -103,10 +86,10 @@ class Shared:
         poll = select.poll()
         by_fd: dict[int, ClientConnection] = {}
         for connection in self._watched:
-            fd = connection.transport.get_extra_info("socket").fileno()
-            if fd >= 0:
-                by_fd[fd] = connection
-                poll.register(fd, select.POLLRDHUP)
+            sock = connection.transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:  # else it is about to be told that it is lost
+                by_fd[sock.fileno()] = connection
+                poll.register(sock.fileno(), select.POLLRDHUP)
         for fd, event in poll.poll(0):
             if event & _GONE:
                 self.unwatch(by_fd[fd])

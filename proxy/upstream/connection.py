@@ -169,6 +169,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._parser.get_http_version() not in _VERSIONS:
             raise ValueError("not HTTP/1")
         status = self._parser.get_status_code()
+        if status == 101:
+            raise ValueError("an upgrade that nobody asked for")
         fields = self._fields
         if status < 200:
             self._receiver.response_head(status, self._reason, fields)

@@ -51,7 +51,6 @@ def named_in_connection(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip(b" \t").lower() for token in value.split(b",")) - _FRAMING
 
 
-@lru_cache(maxsize=1024)
 def _goes_upstream(name: bytes) -> bool:
     return name not in _NOT_UPSTREAM and not name.startswith(_NOT_UPSTREAM_PREFIXES)
 

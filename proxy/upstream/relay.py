@@ -154,6 +154,9 @@ class Relay:
     def _begin(self, connection: UpstreamConnection, head: bytes) -> None:
         exchange = self._exchange
         self._done = Ended()
+        if not connection.alive or connection.transport.is_closing():  # it was closed as soon as it was open
+            self.response_failed("reset", answered=False)
+            return
         self._connection = connection
         if not self.forwarded_at:
             self.forwarded_at = time.monotonic()

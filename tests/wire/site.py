@@ -177,7 +177,11 @@ class Site:
         ]
         for reader in self.readers:
             reader.start()
-        self._wait_until_ready(wait_for)
+        try:
+            self._wait_until_ready(wait_for)
+        except BaseException:
+            self.process.kill()
+            raise
         self.trust = None if settings["tls"]["mode"] == "off" else self._trust(settings["tls"])
 
     def _collect(self, stream: Any, lines: list[str]) -> None:

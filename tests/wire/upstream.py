@@ -75,6 +75,7 @@ class Exchange:
         self.headers = [(name, value.strip()) for name, _, value in pairs]
         self.body_wire = b""
         self.body = b""
+        self.played = False
         self.finished = threading.Event()
 
     def all(self, name: str) -> list[str]:
@@ -201,6 +202,7 @@ class Upstream:
 
         def wait_or_greet(exchange: Exchange) -> None:
             if exchange.target.startswith(path):
+                exchange.played = True
                 self.waiting.put(exchange)
                 exchange.finished.wait()
             else:
@@ -228,7 +230,8 @@ class Upstream:
         while not self.waiting.empty():
             self.waiting.get_nowait().close()
         for exchange in self.requests:
-            if not exchange.finished.is_set():
+            # The client may have the end of an answer before the thread that sent it goes on.
+            if not exchange.finished.wait(0 if exchange.played else 0.5):
                 exchange.close()
         self.answer = greet
         self.requests = []
