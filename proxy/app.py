@@ -67,15 +67,15 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-async def run(config: Config, ready: Ready | None = None) -> int:
-    """Serve until SIGTERM or SIGINT.
+async def run(config: Config, ready: Ready | None = None, listen_option: str = "listen.address") -> int:
+    """Serve until SIGTERM or SIGINT. ``listen_option`` is what a fault of the public address names.
 
     Returns 0 when every stream ended by itself, 1 when some were cut or the start failed, 2 when the
     configuration cannot be used here (a port that is taken, for example).
     """
     stop = _Signals()
     try:
-        public, private = _bind(config)
+        public, private = _bind(config, listen_option)
         tls = _tls(config)
     except StartError as fault:
         print(fault, file=sys.stderr)
@@ -114,10 +114,10 @@ class _Signals:
         (self.end if self.drain.is_set() else self.drain).set()
 
 
-def _bind(config: Config) -> tuple[socket.socket, socket.socket]:
+def _bind(config: Config, listen_option: str) -> tuple[socket.socket, socket.socket]:
     faults: list[str] = []
     sockets: list[socket.socket] = []
-    for option, address in (("listen.address", config.listen.address), ("ops.address", config.ops.address)):
+    for option, address in ((listen_option, config.listen.address), ("ops.address", config.ops.address)):
         try:
             sockets.append(bind(address.host, address.port))
         except OSError as error:

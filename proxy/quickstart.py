@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -99,15 +100,14 @@ async def _quickstart(data: Path, listen: str, upstream: str | None) -> int:
         if answers and model is None:
             _say("This Ollama has no model yet: fetch one first with 'ollama pull llama3.2'.")
         _say(f"Serving at {base}, metrics at http://127.0.0.1:{ops_port}/metrics. Ctrl-C stops it.")
-        _say(
-            f"More keys: ollama-auth-proxy keys create NAME --config {shlex.quote(str(settings.absolute()))}"
-        )
+        command = "ollama-auth-proxy" if shutil.which("ollama-auth-proxy") else shlex.quote(sys.argv[0])
+        _say(f"More keys: {command} keys create NAME --config {shlex.quote(str(settings.absolute()))}")
         _say("Paste this into another terminal:\n")
         print(_curl(base, config.tls.certificate, key, model or "llama3.2"), flush=True)
         _say("")
 
     try:
-        return await run(config, ready)
+        return await run(config, ready, "--listen")
     finally:
         if simulator is not None:
             await simulator.stop()

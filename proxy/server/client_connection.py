@@ -95,6 +95,8 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None and self.client[0].startswith("::ffff:"):
+            self.client = (self.client[0][7:], self.client[1])  # one spelling for each address
         self.parser = httptools.HttpRequestParser(self)  # strict, unlike uvicorn's own
         self.connection_scope: dict[str, Any] = {
             "type": "http",
