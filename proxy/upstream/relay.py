@@ -23,7 +23,8 @@ REPLAYABLE_BODY = 64 * 1024
 """Bytes of a request body kept until the first byte of the response, in case a dead connection was reused."""
 
 _HAS_END = re.compile(
-    rb'"done":true|"status":"success"|(?:^|\n)(?:data: \[DONE\]|event: message_stop|event: response\.completed)'
+    rb'"done":true|"status":"success"'
+    rb"|(?:^|\n)(?:data: \[DONE\]|event: message_stop|event: response\.completed)"
 )
 _NO_BODY = frozenset({204, 304})
 
