@@ -8,8 +8,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT = 16 * 1024 * 1024
 _MAPPED = 256 * 1024
-"""Bytes. The event loop gives each TLS connection a buffer of this size and touches only its beginning: mapped,
-it costs what is touched, and pieces of a body, which are smaller, still come from memory that is kept."""
+"""Bytes. The event loop gives each TLS connection a buffer of this size and touches only its beginning:
+mapped, it costs what is touched. Pieces of a body are smaller, and still come from memory that is kept."""
 
 
 def keep_freed_memory() -> None:

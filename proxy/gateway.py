@@ -145,8 +145,7 @@ class Gateway:
             )
 
     def _address(self, exchange: Exchange) -> str:
-        peer = exchange.connection.client
-        address = peer[0] if peer is not None else ""
+        address = exchange.connection.client_address
         if not self._trusted_proxies:
             return address
         return client_address(address, exchange.joined(b"x-forwarded-for"), self._trusted_proxies)
@@ -158,11 +157,10 @@ class Gateway:
         if error.status in COUNTED_AS_DENIED:
             self._metrics.denied[error.code] = self._metrics.denied.get(error.code, 0) + 1
         if self._access_log is not None:
-            client = connection.client[0] if connection.client is not None else ""
             self._access_log.write(
                 Entry(
                     request_id,
-                    client,
+                    connection.client_address,
                     "-",
                     OTHER,
                     error.status,

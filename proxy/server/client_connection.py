@@ -78,6 +78,7 @@ class ClientConnection(HttpToolsProtocol):
         self.chunked: Exchange | None = None
         self.waiting: deque[Exchange] = deque()
         self.refusal: ProxyError | None = None
+        self.client_address = ""
         self.served = 0
         self.held = 0  # bytes of bodies that nobody wants yet
         self.read_size = 0
@@ -95,8 +96,9 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.client is not None and self.client[0].startswith("::ffff:"):
-            self.client = (self.client[0][7:], self.client[1])  # one spelling for each address
+        if self.client is not None:
+            self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])  # one spelling each
+            self.client_address = self.client[0]
         self.parser = httptools.HttpRequestParser(self)  # strict, unlike uvicorn's own
         self.connection_scope: dict[str, Any] = {
             "type": "http",
@@ -327,7 +329,8 @@ class ClientConnection(HttpToolsProtocol):
             self._answer_refusal(self.refusal)
         elif self.reading != LINGERING:
             self.since = time.monotonic()
-            self.resume_body()
+            if self.paused:
+                self.resume_body()
 
     def cut(self) -> None:
         """Close once what is written has gone out; the unfinished framing tells the client."""

@@ -132,6 +132,9 @@ class Exchange:
         """Let the body flow to ``peer``; a client that waits for 100 (Continue) is told to go on."""
         self.peer = peer
         self.flowing = True
+        if self.request_complete and not self._held:
+            peer.body_end()
+            return
         if self.waits_for_continue and not self.request_complete:
             self.waits_for_continue = False
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
