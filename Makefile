@@ -1,7 +1,7 @@
 # make run    set up, start a proxy with a certificate and a key, and print a curl line that works
 # make test   set up, and run all tests
 # make check  format, lint and types
-# make bench  the side-by-side benchmark against nginx and Caddy
+# make bench  the side-by-side benchmark against nginx and Caddy; rewrites docs/benchmarks.md
 # make lock   compile requirements.lock anew from pyproject.toml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -30,7 +30,7 @@ check: .venv/ready
 	.venv/bin/mypy
 
 bench: .venv/ready
-	.venv/bin/python -m bench $(ARGS)
+	.venv/bin/python -m bench $(or $(ARGS),--write)
 
 lock: .venv/ready
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --generate-hashes \
