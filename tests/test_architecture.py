@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "allocator": set(),
     "tls": set(),
-    "config": {"tls"},
+    "config": {"policy", "tls"},  # auth.anonymous names routes
     "store": {"identity"},  # what is stored is an ApiKey
     "ops": set(),
     "simulator": set(),

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from proxy import cli, config
-from proxy.identity.api_keys import digest, issue, parse
+from proxy.identity.api_keys import digest, issue
 from proxy.store.keys import open_store
 from proxy.store.listing import members
 from proxy.store.schema import prepare
@@ -88,9 +88,9 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 def test_create_prints_the_key_and_nothing_else_on_stdout(keys):
     done = keys("create", "laptop")
     text = done.stdout.removesuffix("\n")
-    parsed = parse(text)
-    assert (done.returncode, parsed.checksum_holds) == (0, True)
-    assert parsed.id in done.stderr
+    assert done.returncode == 0
+    assert re.fullmatch(r"oap_[0-9A-Za-z]{10}_[0-9A-Za-z]{49}", text)
+    assert text[4:14] in done.stderr
     assert text not in done.stderr
 
 
@@ -112,7 +112,7 @@ def test_create_json_is_one_document_with_the_key(keys):
     done = keys("create", "laptop", "--json")
     document = json.loads(done.stdout)
     assert list(document) == ["key", *MEMBERS]
-    assert parse(document["key"]).id == document["id"]
+    assert document["key"][4:14] == document["id"]
     assert document["scopes"] == ["inference", "read"]
     assert (document["name"], document["kind"], document["cloud"]) == ("laptop", "api_key", False)
     assert (document["models"], document["limits"]) == (None, {})

@@ -5,21 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from proxy.config import (
-    Address,
-    Config,
-    ConfigError,
-    Fault,
-    UpstreamUrl,
-    load,
-)
+from proxy.config import Config, ConfigError, load
+from proxy.config.fault import Fault
 from proxy.config.sources import known, variable
+from proxy.config.values import Address, UpstreamUrl
+from proxy.store.errors import StoreError
+from proxy.store.schema import prepare
+from proxy.tls import ensure_self_signed
 
 from . import certificates
 
@@ -378,6 +377,29 @@ def test_files_that_another_user_owns_are_faults_and_no_traceback(tmp_path: Path
         "config.toml: tls.private_key: the folder closed cannot be written",
         "config.toml: store.url: the folder closed cannot be written",
     ]
+
+
+@pytest.mark.parametrize("name", ["x", "one/x", "one/two/x", "a-file/x"])
+def test_a_place_is_a_fault_where_the_start_would_fail_and_nowhere_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a-file").touch()
+    pair = (tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+    tls = f'[tls]\ncertificate = "{name}.crt"\nprivate_key = "{name}.key"'
+    text = f'[store]\nurl = "sqlite:///{name}.db"\n{tls}'
+    try:
+        read(tmp_path, text)
+        places = set()
+    except ConfigError as error:
+        places = {fault.place.partition(": ")[2] for fault in error.faults}
+    failed = set()
+    try:
+        prepare(tmp_path / f"{name}.db")
+    except StoreError:
+        failed.add("store.url")
+    try:
+        ensure_self_signed(*pair, datetime.now(UTC))
+    except OSError:
+        failed |= {"tls.certificate", "tls.private_key"}
+    assert places == failed
 
 
 # Warnings

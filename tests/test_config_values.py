@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Address, BadValueError, parse_duration, parse_size
-from proxy.config.values import parse_address, parse_network, parse_route, parse_upstream_url
+from proxy.config.fault import BadValueError
+from proxy.config.values import (
+    Address,
+    parse_address,
+    parse_duration,
+    parse_network,
+    parse_route,
+    parse_size,
+    parse_upstream_url,
+)
+from proxy.policy.routes import ROUTES, match
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_the_upstream_is_addressed_by_its_own_authority(
     text: str, authority: bytes, host: str, port: int
 ) -> None:
     url = parse_upstream_url(text)
-    assert (url.authority, url.host, url.port, url.path_prefix) == (authority, host, port, "")
+    assert (url.authority, url.host, url.port) == (authority, host, port)
 
 
 @given(
@@ -159,3 +168,40 @@ def test_another_text_is_no_address(text: str) -> None:
 )
 def test_only_loopback_is_known_to_be_private_to_the_machine(host: str, loopback: bool) -> None:
     assert Address(host, 1).is_loopback is loopback
+
+
+def test_every_row_without_braces_can_be_opened_and_no_other_text() -> None:
+    for route in ROUTES:
+        text = f"{route.method} {route.path}"
+        if "{" in route.path:
+            with pytest.raises(BadValueError, match="stands for many paths, which need a key"):
+                parse_route(text)
+        else:
+            assert parse_route(text) == (route.method, route.path)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("GET /api/nope", 'did you mean "GET /api/ps" or "GET /api/tags" or "GET /api/version"?'),
+        ("POST /api/delete", 'did you mean "DELETE /api/delete"?'),
+        ("GET /api/tag", 'did you mean "GET /api/tags"'),
+        ("GET /v1/models/", 'did you mean "GET /v1/models"'),
+        ("GET /v1/models/llama3.2", 'did you mean "GET /v1/models"'),
+        ("OPTIONS /zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "docs/routes.md lists the routes"),
+    ],
+)
+def test_a_route_that_is_not_in_the_table_cannot_be_opened_and_near_ones_are_named(
+    text: str, right: str
+) -> None:
+    with pytest.raises(BadValueError) as raised:
+        parse_route(text)
+    assert raised.value.wrong == f'"{text}" is not a route that can be opened'
+    assert right in raised.value.right
+
+
+@given(st.from_regex(r"[A-Z]{3,6} /[!-~]{0,20}", fullmatch=True))
+def test_no_route_that_can_be_opened_tells_strangers_a_404_or_a_405(text: str) -> None:
+    with suppress(BadValueError):
+        method, path = parse_route(text)
+        assert match(method, path.encode()) is not None

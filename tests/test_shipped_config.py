@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import Address, load
+from proxy.config import load
 from proxy.config.sources import options
+from proxy.config.values import Address
 
 from . import certificates
 

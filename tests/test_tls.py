@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import stat
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
@@ -27,6 +29,7 @@ from proxy.tls import (
     ForeignFileError,
     certificate_expiry,
     check_pair,
+    check_self_signed,
     ensure_self_signed,
     server_context,
 )
@@ -251,16 +254,12 @@ def key_missing(pair: Pair) -> None:
     pair.private_key.unlink()
 
 
-def key_of_another(pair: Pair) -> None:
-    pair.private_key.write_bytes(certificates.private_key(certificates.ec_key()))
-
-
 def key_garbage(pair: Pair) -> None:
     pair.private_key.write_bytes(b"garbage")
 
 
-@pytest.mark.parametrize("harm", [key_missing, key_of_another, key_garbage])
-def test_the_pair_is_made_anew_where_the_key_is_not_that_of_our_certificate(
+@pytest.mark.parametrize("harm", [key_missing, key_garbage])
+def test_the_pair_is_made_anew_where_no_key_stands_beside_our_certificate(
     pair: Pair, harm: Callable[[Pair], None]
 ) -> None:
     pair.ensure()
@@ -284,6 +283,108 @@ def test_the_certificate_of_another_is_never_overwritten(pair: Pair, ends: datet
         pair.ensure()
     assert pair.certificate.read_bytes() == before[0]
     assert not pair.private_key.exists()
+
+
+OTHER_KEYS = {
+    "of the same kind": certificates.private_key(certificates.ec_key()),
+    "of another kind": certificates.private_key(certificates.rsa_key(2048)),
+    "encrypted": certificates.private_key(certificates.ec_key(), b"password"),
+    "in DER": certificates.ec_key().private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ),
+}
+
+
+@pytest.mark.parametrize("later", [timedelta(0), 390 * DAY, 500 * DAY])
+@pytest.mark.parametrize("key", OTHER_KEYS.values(), ids=OTHER_KEYS)
+def test_the_key_of_another_beside_our_certificate_is_never_overwritten(
+    pair: Pair, key: bytes, later: timedelta
+) -> None:
+    pair.ensure()
+    pair.private_key.write_bytes(key)
+    before = pair.contents()
+    (problem,) = check_self_signed(pair.certificate, pair.private_key)
+    assert (problem.of, problem.wrong) == (
+        "private_key",
+        f"{pair.private_key} is not the key of {pair.certificate}",
+    )
+    with pytest.raises(ForeignFileError, match=r'is not the key of .*; write mode = "files"'):
+        pair.ensure(NOW + later)
+    assert pair.contents() == before
+    assert sorted(os.listdir(pair.certificate.parent)) == ["tls.crt", "tls.key"]
+
+
+def test_one_file_for_both_is_a_problem(tmp_path: Path) -> None:
+    (problem,) = check_self_signed(tmp_path / "tls.pem", tmp_path / "tls.pem")
+    assert problem.wrong == f"{tmp_path}/tls.pem is the file of the certificate too"
+
+
+KILLED = """
+import os, signal, sys
+from datetime import datetime
+from pathlib import Path
+from proxy.tls import ensure_self_signed
+renames, last = 0, int(sys.argv[4])
+def kill(event, arguments):
+    global renames
+    if event == "os.rename":
+        renames += 1
+        if renames > last:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+ensure_self_signed(Path(sys.argv[1]), Path(sys.argv[2]), datetime.fromisoformat(sys.argv[3]))
+"""
+
+
+def kill_while_it_is_made(pair: Pair, now: datetime, renames: int) -> None:
+    """Ends a process without warning after it has put that many of the two files in their places."""
+    files = [str(pair.certificate), str(pair.private_key)]
+    command = [sys.executable, "-c", KILLED, *files, now.isoformat(), str(renames)]
+    assert subprocess.run(command, timeout=30, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+@pytest.mark.parametrize("there", [False, True], ids=["first start", "renewal"])
+def test_a_process_that_is_killed_while_it_makes_the_pair_stops_no_later_one(
+    pair: Pair, there: bool, renames: int
+) -> None:
+    if there:
+        pair.ensure()
+    later = NOW + 390 * DAY
+    kill_while_it_is_made(pair, later, renames)
+    assert len(os.listdir(pair.certificate.parent)) > 2 * there
+    assert check_self_signed(pair.certificate, pair.private_key) == []
+    assert pair.ensure(later) is (renames == 0)
+    assert check_pair(pair.certificate, pair.private_key) == []
+    assert certificate_expiry(pair.certificate) > later + 390 * DAY
+    assert sorted(os.listdir(pair.certificate.parent)) == ["tls.crt", "tls.key"]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["first start", "renewal"])
+def test_the_key_that_another_puts_there_after_such_an_end_is_never_overwritten(
+    pair: Pair, there: bool
+) -> None:
+    if there:
+        pair.ensure()
+    kill_while_it_is_made(pair, NOW + 390 * DAY, 1)
+    pair.private_key.write_bytes(OTHER_KEYS["of the same kind"])
+    with pytest.raises(ForeignFileError):
+        pair.ensure(NOW + 390 * DAY)
+    assert pair.private_key.read_bytes() == OTHER_KEYS["of the same kind"]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["first start", "renewal"])
+def test_the_certificate_that_another_puts_there_after_such_an_end_is_never_overwritten(
+    pair: Pair, there: bool
+) -> None:
+    if there:
+        pair.ensure()
+    kill_while_it_is_made(pair, NOW + 390 * DAY, 1)
+    theirs = certificates.certificate(KEY)
+    pair.certificate.write_bytes(theirs)
+    with pytest.raises(ForeignFileError, match="was not made by this proxy"):
+        pair.ensure(NOW + 390 * DAY)
+    assert pair.certificate.read_bytes() == theirs
 
 
 def test_a_key_without_a_certificate_is_never_overwritten(pair: Pair) -> None:
@@ -310,15 +411,31 @@ def test_many_processes_that_start_at_once_end_with_one_pair(pair: Pair) -> None
     assert check_pair(pair.certificate, pair.private_key) == []
 
 
-def test_a_key_that_cannot_be_written_leaves_nothing_behind(pair: Pair) -> None:
+def test_a_key_that_cannot_be_written_leaves_nothing_behind(pair: Pair, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    pair.private_key = keys / ("k" * 252 + ".pem")  # a name that the file system does not take
+    with pytest.raises(OSError, match="File name too long") as raised:
+        pair.ensure()
+    assert raised.value.filename == str(pair.private_key)
+    assert os.listdir(pair.certificate.parent) == os.listdir(keys) == []
+
+
+def test_a_folder_in_the_place_of_the_key_is_a_problem(pair: Pair) -> None:
     pair.ensure()
     pair.private_key.unlink()
-    pair.private_key.mkdir()  # a folder where the key should be
-    with pytest.raises(IsADirectoryError):
+    pair.private_key.mkdir()
+    with pytest.raises(ForeignFileError, match="cannot be read: is a directory"):
         pair.ensure()
     assert sorted(os.listdir(pair.certificate.parent)) == ["tls.crt", "tls.key"]
     pair.private_key.rmdir()
     assert pair.ensure() is True
+
+
+def test_a_folder_is_made_and_its_parents_are_not(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Pair(tmp_path / "one").ensure()
+    assert os.listdir(tmp_path) == []
 
 
 # What a certificate says

@@ -22,33 +22,32 @@ from proxy.config.fault import BadValueError, ConfigError, Fault
 from proxy.config.later import Option
 from proxy.config.sources import CONFIG_VARIABLE, Written, read_environment, read_file
 from proxy.config.tables import FILES, SELF_SIGNED_FILES, Config, Table
-from proxy.config.values import Address, Network, UpstreamUrl, parse_duration, parse_size
+from proxy.config.values import parse_duration
 
 __all__ = [
-    "Address",
-    "BadValueError",
     "Config",
     "ConfigError",
-    "Fault",
-    "Network",
-    "UpstreamUrl",
+    "file_to_read",
     "load",
     "parse_duration",
-    "parse_size",
 ]
 
 DEFAULT_FILE = Path("/etc/ollama-auth-proxy/config.toml")
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Read and check the configuration.
+def file_to_read(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """``path``, else that of the variable OLLAMA_PROXY_CONFIG, else /etc/ollama-auth-proxy/config.toml."""
+    return path or Path(environ.get(CONFIG_VARIABLE) or DEFAULT_FILE)
 
-    ``path`` None stands for the variable OLLAMA_PROXY_CONFIG, else /etc/ollama-auth-proxy/config.toml.
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read and check the configuration in the file that `file_to_read` names.
+
     Variables named OLLAMA_PROXY_TABLE__KEY go before the file. Relative paths start at the file's folder.
 
     Raises ConfigError with every fault.
     """
-    file = path or Path(environ.get(CONFIG_VARIABLE) or DEFAULT_FILE)
+    file = file_to_read(path, environ)
     overrides, faults = read_environment(environ)
     from_file = read_file(file)
     if isinstance(from_file, Fault):

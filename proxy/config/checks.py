@@ -64,20 +64,21 @@ def check_store(store: Store) -> Iterator[Finding]:
 
 
 def _check_folder(option: Option, file: Path) -> Iterator[Finding]:
-    """The folder of a file that the proxy writes, or what it would be made in."""
+    """The folder of a file that the proxy writes. A missing one it makes, but not that one's parent."""
     right = "let the user of the proxy write there, or name another place"
-    for folder in file.parents:
-        if os.path.isdir(folder):  # Path.is_dir raises where a folder above is closed to us
-            if not _may_write(folder):
-                yield Finding(option, f"the folder {folder} cannot be written", right)
-            return
-        if os.path.exists(folder):
-            yield Finding(option, f"{folder} is not a folder", right)
-            return
+    folder = file.parent
+    if not os.path.exists(folder):  # Path.exists raises where a folder above is closed to us
+        folder = folder.parent
+    if not os.path.exists(folder):
+        yield Finding(option, f"the folder {folder} does not exist", "create it, or name another place")
+    elif not os.path.isdir(folder):
+        yield Finding(option, f"{folder} is not a folder", right)
+    elif not _may_write(folder):
+        yield Finding(option, f"the folder {folder} cannot be written", right)
 
 
 def _may_write(path: Path) -> bool:
-    mode = os.W_OK | (os.X_OK if os.path.isdir(path) else os.R_OK)
+    mode = os.R_OK | os.W_OK | (os.X_OK if os.path.isdir(path) else 0)
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 from urllib.parse import urlsplit
 
 from proxy.config.fault import BadValueError
+from proxy.policy.routes import ROUTES
 
 Network = IPv4Network | IPv6Network
 
@@ -25,6 +27,11 @@ _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _ROUTE = re.compile(r"([A-Z]+) (/[!-~]*)")  # RFC 9112 section 3: method, one space, target
+
+# Without those that stand for many paths: what is opened to everybody is named one by one.
+_ROUTES = {
+    f"{route.method} {route.path}": (route.method, route.path) for route in ROUTES if "{" not in route.path
+}
 
 
 def shown(text: str) -> str:
@@ -109,7 +116,6 @@ class UpstreamUrl:
     scheme: Literal["http", "https"]
     host: str
     port: int
-    path_prefix: str = ""
 
     @property
     def authority(self) -> bytes:
@@ -151,12 +157,18 @@ def parse_upstream_url(text: str) -> UpstreamUrl:
 
 
 def parse_route(text: str) -> tuple[str, str]:
-    """``GET /api/version`` as method and path."""
-    right = 'write a method, one blank and a path, for example "GET /api/version"'
+    """``GET /api/version`` as method and path: a row of the table of routes, and one without braces."""
+    if text in _ROUTES:
+        return _ROUTES[text]
     match = _ROUTE.fullmatch(text)
     if match is None or "?" in match[2] or "#" in match[2]:
+        right = 'write a method, one blank and a path, for example "GET /api/version"'
         raise BadValueError(f"{shown(text)} is not a route", right)
-    return match[1], match[2]
+    near = [name for name in _ROUTES if name.endswith(f" {match[2]}")] or get_close_matches(text, _ROUTES)
+    right = f"did you mean {' or '.join(map(shown, near))}?" if near else "docs/routes.md lists the routes"
+    if "{" in text:
+        raise BadValueError(f"{shown(text)} stands for many paths, which need a key", right)
+    raise BadValueError(f"{shown(text)} is not a route that can be opened", right)
 
 
 def parse_network(text: str) -> Network:

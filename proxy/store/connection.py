@@ -24,6 +24,8 @@ async def connect(
         # Nobody waits for the thread of a connection that failed to open, and it may find the loop closed.
         connection._thread.join()
         raise
+    # Text that is not UTF-8 is for the reader of its row to refuse; the driver would refuse the whole table.
+    connection.text_factory = _text
     try:
         for pragma in pragmas:
             await connection.execute(f"PRAGMA {pragma}")
@@ -31,3 +33,7 @@ async def connect(
         await connection.close()  # its thread would keep the process from ending
         raise
     return connection
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogateescape")

@@ -19,16 +19,19 @@ import aiosqlite
 from proxy.identity.api_keys import ApiKey
 from proxy.store.connection import connect
 from proxy.store.errors import StoreError, explained
-from proxy.store.rows import USABLE, keys_from_rows
+from proxy.store.rows import USABLE, Found, keys_from_rows
 
 _LOCK_PATIENCE = 1.0  # seconds; a lock that lasts longer is reported, and tried again
 
 
 async def load(path: Path) -> dict[str, ApiKey]:
-    """The usable keys in a database that is ready (see ``schema.prepare``). Raises StoreError."""
+    """The usable keys in a database that is ready (see ``schema.prepare``). Raises StoreError.
+
+    Keys that cannot be read are left out; ``follow`` reports them as soon as it begins.
+    """
     with explained(path):
         async with _connected(path) as connection:
-            return await _read(connection)
+            return (await _read(connection)).keys
 
 
 async def follow(
@@ -39,36 +42,37 @@ async def follow(
 ) -> NoReturn:
     """Hands on the keys at once, and again after every change, until it is cancelled.
 
-    While the database cannot be read, the keys last handed on stay as they are. ``on_fault`` is called
-    with the reason when that begins or the reason changes, and with None when it ends. A file that was
-    replaced, by a restored backup, is noticed and opened anew. ``interval`` is in seconds.
+    While the database cannot be read, the keys last handed on stay as they are. A key that cannot be read
+    is left out, and the others are handed on. ``on_fault`` is called with the reason when either begins or
+    the reason changes, and with None when it ends. A file that was replaced, by a restored backup, is
+    noticed and opened anew. ``interval`` is in seconds.
     """
     keys: Mapping[str, ApiKey] | None = None
     reason = ""
 
-    def hand_on(found: Mapping[str, ApiKey]) -> None:
-        nonlocal keys, reason
-        if found != keys:  # the database holds more than keys, and not every change is one of theirs
-            keys = found
-            on_change(found)
-        if reason:
-            reason = ""
-            on_fault(None)
+    def hand_on(found: Found) -> None:
+        nonlocal keys
+        if found.keys != keys:  # the database holds more than keys, and not every change is one of theirs
+            keys = found.keys
+            on_change(keys)
+        report(found.fault)
+
+    def report(fault: StoreError | None) -> None:
+        nonlocal reason
+        if str(fault or "") != reason:
+            reason = str(fault or "")
+            on_fault(fault)
 
     while True:
         try:
             with explained(path):
                 await _until_replaced(path, hand_on, interval)
         except StoreError as fault:
-            if str(fault) != reason:
-                reason = str(fault)
-                on_fault(fault)
+            report(fault)
             await asyncio.sleep(interval)
 
 
-async def _until_replaced(
-    path: Path, hand_on: Callable[[Mapping[str, ApiKey]], None], interval: float
-) -> None:
+async def _until_replaced(path: Path, hand_on: Callable[[Found], None], interval: float) -> None:
     """Follows one file, and returns when another stands in its place."""
     database = _inode(path)
     log = _log_of(path)
@@ -103,7 +107,7 @@ async def _data_version(connection: aiosqlite.Connection) -> int:
     return int(version)
 
 
-async def _read(connection: aiosqlite.Connection) -> dict[str, ApiKey]:
+async def _read(connection: aiosqlite.Connection) -> Found:
     return keys_from_rows(await connection.execute_fetchall(USABLE))
 
 

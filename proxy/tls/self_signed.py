@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +17,9 @@ RENEW_BEFORE = timedelta(days=30)
 CLOCK_SKEW = timedelta(hours=1)
 OUR_NAME = "ollama-auth-proxy self-signed"  # by this subject we know a certificate that we may replace
 
+_DER_SEQUENCE = b"\x30"  # begins every key in DER (X.690 section 8.9)
+_RIGHT = 'write mode = "files" to use your own, or name another place'
+
 
 class ForeignFileError(Exception):
     """A certificate or a key that we would have to replace, and that we did not make."""
@@ -26,22 +28,32 @@ class ForeignFileError(Exception):
 def ensure_self_signed(certificate: Path, private_key: Path, now: datetime) -> bool:
     """Make the pair where it is missing, does not fit or ends within 30 days; whether it was made.
 
-    The key is readable by its owner alone from its first byte on. Raises ForeignFileError, and OSError
-    where the folders cannot be written.
+    A missing folder is made, its parents are not. The key is readable by its owner alone from its first byte
+    on. Raises ForeignFileError, and OSError where the folders cannot be written.
     """
     for folder in {certificate.parent, private_key.parent}:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     with _alone_in(certificate.parent):
         for problem in check_self_signed(certificate, private_key):
             raise ForeignFileError(f"{problem.wrong}; {problem.right}")
+        if _is_half_renamed(certificate, private_key):
+            _rename(certificate)
         if not check_pair(certificate, private_key) and not _ends_soon(certificate, now):
             return False
         from proxy.tls import new_pair  # imports cryptography, 9 MB that most starts do without
 
         made = new_pair.make(OUR_NAME, now - CLOCK_SKEW, now - CLOCK_SKEW + VALID_FOR)
-        # The certificate first: alone, or beside a key of another, it is one of ours and is made anew.
-        _replace(certificate, made.certificate, 0o644)
-        _replace(private_key, made.private_key, 0o600)
+        try:
+            _write_new(certificate, made.certificate, 0o644)
+            _write_new(private_key, made.private_key, 0o600)
+            # The key first: where we end between the two, the new certificate still tells that it is ours.
+            _rename(private_key)
+        except OSError:
+            for file in (certificate, private_key):
+                with suppress(OSError):
+                    _new(file).unlink()
+            raise
+        _rename(certificate)
     return True
 
 
@@ -51,21 +63,52 @@ def _ends_soon(certificate: Path, now: datetime) -> bool:
 
 def check_self_signed(certificate: Path, private_key: Path) -> list[Problem]:
     """Why we must not make a pair here; empty where we may, or where there is one of ours."""
-    right = 'write mode = "files" to use your own, or name another place'
+    problem = _foreign_certificate(certificate) or _foreign_key(certificate, private_key)
+    return [problem] if problem else []
+
+
+def _foreign_certificate(certificate: Path) -> Problem | None:
     if not os.path.exists(certificate):  # Path.exists raises where a folder above is closed to us
-        if os.path.exists(private_key):
-            return [Problem("private_key", f"{private_key} is there without {certificate}", right)]
-        return []
+        return None
     try:
         found = read_certificate(certificate)
     except OSError as error:
-        reason = (error.strerror or "unknown error").lower()
-        return [Problem("certificate", f"{certificate} cannot be read: {reason}", right)]
+        return Problem("certificate", _unreadable(certificate, error), _RIGHT)
     except ValueError as error:
-        return [Problem("certificate", str(error), right)]
+        return Problem("certificate", str(error), _RIGHT)
     if found.issuer != found.subject or OUR_NAME.encode() not in found.subject:
-        return [Problem("certificate", f"{certificate} was not made by this proxy", right)]
-    return []
+        return Problem("certificate", f"{certificate} was not made by this proxy", _RIGHT)
+    return None
+
+
+def _foreign_key(certificate: Path, private_key: Path) -> Problem | None:
+    """A key that is not that of our certificate is somebody's; what is no key at all may be replaced."""
+    if private_key == certificate:
+        return Problem(
+            "private_key", f"{private_key} is the file of the certificate too", "name another file"
+        )
+    if not os.path.exists(private_key) or _is_half_renamed(certificate, private_key):
+        return None
+    if not os.path.exists(certificate):
+        return Problem("private_key", f"{private_key} is there without {certificate}", _RIGHT)
+    try:
+        content = private_key.read_bytes()
+    except OSError as error:
+        return Problem("private_key", _unreadable(private_key, error), _RIGHT)
+    is_key = b"PRIVATE KEY" in content or content.startswith(_DER_SEQUENCE)
+    if is_key and check_pair(certificate, private_key):
+        return Problem("private_key", f"{private_key} is not the key of {certificate}", _RIGHT)
+    return None
+
+
+def _is_half_renamed(certificate: Path, private_key: Path) -> bool:
+    """Whether a run of ours ended after it had put the key in its place, and before the certificate."""
+    new = _new(certificate)
+    return os.path.exists(new) and _foreign_certificate(new) is None and not check_pair(new, private_key)
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    return f"{file} cannot be read: {(error.strerror or 'unknown error').lower()}"
 
 
 @contextmanager
@@ -79,16 +122,36 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(file: Path, content: bytes, mode: int) -> None:
-    """Put the whole file in its place at once, with its mode from the first byte on."""
-    new = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
+def _new(file: Path) -> Path:
+    """Where a file is written before it is put in its place, whole. One name, so that it is found again."""
+    return file.with_name(f".{file.name}.new")
+
+
+def _write_new(file: Path, content: bytes, mode: int) -> None:
+    with _named(file):
+        _new(file).unlink(missing_ok=True)  # of a run that ended before it had renamed anything
+        descriptor = os.open(_new(file), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        new.replace(file)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+
+
+def _rename(file: Path) -> None:
+    with _named(file):
+        _new(file).replace(file)
+    with suppress(OSError):  # not every file system can; it is for the order after a power failure
+        descriptor = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Faults name the file that people know."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None

@@ -255,14 +255,73 @@ def test_a_writer_at_work_does_not_hold_up_the_follower(database):
         assert time.monotonic() - started < 0.5
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [("scopes", "read"), ("scopes", "7"), ("limits", "{"), ("models", "[1")]
-)
+SENSELESS = [
+    *(("scopes", "'read'"), ("scopes", "'7'"), ("scopes", "'{\"read\": 1}'"), ("scopes", "'[[\"read\"]]'")),
+    *(
+        ("scopes", "'\"read\"'"),
+        ("scopes", "x'5b5d'"),
+        ("scopes", "CAST(x'5bff5d' AS TEXT)"),
+        ("scopes", "7"),
+    ),
+    *(("scopes", f"'{'[' * 100_000}'"), ("limits", "'{'"), ("limits", "'[]'"), ("models", "'[1'")),
+    *(("name", "CAST(x'ff' AS TEXT)"), ("name", "'a' || char(10)"), ("kind", "x'00'"), ("cloud", "'no'")),
+    *(("created", "'soon'"), ("expires", "'never'"), ("expires", "1.5"), ("expires", f"{10**15}")),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), SENSELESS, ids=[column for column, _ in SENSELESS])
 def test_a_row_that_makes_no_sense_is_a_fault_and_not_a_grant(database, column, value):
-    (key,) = create(database, "laptop")
-    execute(database, f"UPDATE keys SET {column} = '{value}'")
-    with pytest.raises(StoreError, match=f"the stored key {key.id} cannot be read"):
-        asyncio.run(load(database))
+    bad, good = create(database, "bad", "good")
+    execute(database, f"UPDATE keys SET {column} = {value} WHERE id = '{bad.id}'")
+    assert asyncio.run(load(database)) == {good.id: good}
+
+    async def check() -> None:
+        async with following(database) as follower:
+            await follower.until(lambda: follower.faults != [])
+            assert follower.keys == [{good.id: good}]
+            told = f"the stored key {bad.id} cannot be read: revoke it and create another"
+            assert [str(fault) for fault in follower.faults] == [told]
+            assert all(isinstance(fault, StoreError) for fault in follower.faults)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("digest", ["'text'", "32", "x'00'"])
+def test_a_secret_that_makes_no_sense_is_a_fault_and_not_a_grant(database, digest):
+    bad, good = create(database, "bad", "good")
+    execute(database, f"UPDATE key_secrets SET digest = {digest} WHERE key_id = '{bad.id}'")
+    assert asyncio.run(load(database)) == {good.id: good}
+
+
+def test_a_key_is_revoked_while_another_cannot_be_read_and_it_says_when_that_ends(database):
+    revoked, bad, _ = create(database, "revoked", "bad", "good")
+
+    async def check() -> None:
+        async with following(database, interval=0.02) as follower:
+            await follower.until(lambda: follower.names() == {"revoked", "bad", "good"})
+            execute(database, f"UPDATE keys SET scopes = '[' WHERE id = '{bad.id}'")
+            await follower.until(lambda: follower.names() == {"revoked", "good"})
+            await asyncio.to_thread(in_another_process, REVOKER, database, revoked.id)
+            await follower.until(lambda: follower.names() == {"good"})
+            assert [bad.id in str(fault) for fault in follower.faults] == [True]
+            await asyncio.to_thread(in_another_process, REVOKER, database, bad.id)
+            await follower.until(lambda: follower.faults[1:] == [None])
+            assert follower.names() == {"good"}
+
+    asyncio.run(check())
+
+
+def test_all_keys_that_cannot_be_read_are_named(database):
+    first, _, last = create(database, "a", "b", "c")
+    execute(database, "UPDATE keys SET scopes = '[' WHERE name <> 'b'")
+
+    async def check() -> None:
+        async with following(database) as follower:
+            await follower.until(lambda: follower.faults != [])
+            told = f"the stored keys {first.id}, {last.id} cannot be read: revoke them and create others"
+            assert [str(fault) for fault in follower.faults] == [told]
+
+    asyncio.run(check())
 
 
 def test_a_store_that_is_not_there_is_explained(tmp_path):
@@ -299,14 +358,15 @@ def test_looking_for_changes_costs_almost_nothing(database):
 
 def test_a_follower_that_is_cancelled_leaves_no_thread(database):
     create(database, "laptop")
-    before, deadline = threading.active_count(), time.monotonic() + BOUND
+    before = set(threading.enumerate())
+    begun: set[threading.Thread] = set()
 
     async def check() -> None:
         async with following(database) as follower:
             await follower.until(lambda: follower.names() == {"laptop"})
-            assert threading.active_count() == before + 1
+            begun.update(set(threading.enumerate()) - before)
 
     asyncio.run(check())
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.001)  # it has ended its work; the system may not have ended the thread
-    assert threading.active_count() == before
+    (thread,) = begun
+    thread.join(BOUND)  # it has ended its work; the system may not have ended the thread
+    assert not thread.is_alive()

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from proxy.identity.api_keys import ApiKey, issue, verify
-from proxy.store.errors import NameTakenError, UnknownKeyError
+from proxy.store.errors import NameTakenError, StoreError, UnknownKeyError
 from proxy.store.keys import KeyStore
 
 NOW = 1_800_000_000
@@ -38,12 +39,12 @@ def create(open_key_store: OpenKeyStore, name: str, now: int = NOW, **changes: A
 
 
 def test_a_created_key_is_there_for_the_next_process(open_key_store):
-    text, key = issue("laptop", NOW, scopes=["read", "push"], expires=NOW + 60)
+    written, key = issue("laptop", NOW, scopes=["read", "push"], expires=NOW + 60)
     run(open_key_store, lambda store: store.create(key))
     assert run(open_key_store, lambda store: store.get(key.id)) == key
     keys = run(open_key_store, lambda store: store.load_all())
     assert keys == {key.id: key}
-    assert verify(keys, text.encode(), NOW) == key
+    assert verify(keys, written.encode(), NOW) == key
 
 
 def test_every_property_of_a_key_survives_the_store(open_key_store):
@@ -56,7 +57,7 @@ def test_every_property_of_a_key_survives_the_store(open_key_store):
         models=("llama3.2:*", "hf.co/acme/*"),
         cloud=True,
         limits={"concurrent": 3, "tokens_per_day": 10**12},
-        expires=2**40,
+        expires=2**37,
         last_used=NOW - 5,
     )
     stored = run(open_key_store, lambda store: store.get(key.id))
@@ -91,9 +92,8 @@ def test_keys_are_listed_with_the_oldest_first_and_the_revoked_among_them(open_k
 
 def test_a_revoked_key_is_no_longer_loaded_but_still_shown(open_key_store):
     gone, stays = create(open_key_store, "gone"), create(open_key_store, "stays")
-    revoked = run(open_key_store, lambda store: store.revoke(gone.id, NOW + 5))
-    assert revoked == replace(gone, revoked=NOW + 5)
-    assert run(open_key_store, lambda store: store.get(gone.id)) == revoked
+    assert run(open_key_store, lambda store: store.revoke(gone.id, NOW + 5)) == (gone.id, "gone")
+    assert run(open_key_store, lambda store: store.get(gone.id)) == replace(gone, revoked=NOW + 5)
     assert run(open_key_store, lambda store: store.load_all()) == {stays.id: stays}
 
 
@@ -105,7 +105,49 @@ def test_an_expired_key_is_still_loaded_so_that_its_owner_is_told(open_key_store
 def test_revoking_twice_keeps_the_first_time(open_key_store):
     key = create(open_key_store, "laptop")
     for now in (NOW + 1, NOW + 2):
-        assert run(open_key_store, lambda store, now=now: store.revoke(key.id, now)).revoked == NOW + 1
+        assert run(open_key_store, lambda store, now=now: store.revoke(key.id, now)) == (key.id, "laptop")
+        assert run(open_key_store, lambda store: store.get(key.id)).revoked == NOW + 1
+
+
+def harm(open_key_store: OpenKeyStore, key: ApiKey) -> None:
+    """Somebody else writes into the database what we never would."""
+
+    async def write(store: KeyStore) -> None:
+        async with store._engine.begin() as connection:
+            await connection.execute(text("UPDATE keys SET scopes = '[' WHERE id = :id"), {"id": key.id})
+
+    run(open_key_store, write)
+
+
+def test_the_other_keys_are_listed_where_one_cannot_be_read_and_that_one_is_named(open_key_store):
+    good, bad = create(open_key_store, "good"), create(open_key_store, "bad")
+    assert run(open_key_store, lambda store: store.unreadable()) is None
+    harm(open_key_store, bad)
+    assert run(open_key_store, lambda store: store.list()) == [good]
+    assert run(open_key_store, lambda store: store.load_all()) == {good.id: good}
+    fault = run(open_key_store, lambda store: store.unreadable())
+    assert str(fault) == f"the stored key {bad.id} cannot be read: revoke it and create another"
+    with pytest.raises(StoreError, match=f"the stored key {bad.id} cannot be read"):
+        run(open_key_store, lambda store: store.get(bad.id))
+
+
+def test_any_key_can_be_revoked_where_one_cannot_be_read_and_that_one_too(open_key_store):
+    good, bad = create(open_key_store, "good"), create(open_key_store, "bad")
+    harm(open_key_store, bad)
+    assert run(open_key_store, lambda store: store.revoke(good.id, NOW)) == (good.id, "good")
+    assert run(open_key_store, lambda store: store.get(good.id)).revoked == NOW
+    assert run(open_key_store, lambda store: store.revoke(bad.id, NOW)) == (bad.id, "bad")
+    assert run(open_key_store, lambda store: store.unreadable()) is None
+
+
+def test_the_name_of_a_key_that_cannot_be_read_is_taken_until_that_is_revoked(open_key_store):
+    bad = create(open_key_store, "laptop")
+    harm(open_key_store, bad)
+    with pytest.raises(NameTakenError, match=f"'laptop' belongs to the key {bad.id}"):
+        create(open_key_store, "laptop")
+    run(open_key_store, lambda store: store.revoke(bad.id, NOW))
+    another = create(open_key_store, "laptop")
+    assert run(open_key_store, lambda store: store.load_all()) == {another.id: another}
 
 
 @pytest.mark.parametrize("key_id", ["0000000000", "", "' OR 1=1 --", "%", "é", "\udcff", "x" * 10_000])

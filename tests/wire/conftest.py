@@ -21,6 +21,27 @@ Moved = Callable[..., None]
 numbers = count()
 
 
+def until(condition: Callable[[], object], timeout: float = 2.0, what: str = "") -> None:
+    """Wait until something has become true."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, what or "it did not come true in time"
+        time.sleep(0.005)
+
+
+def settled(read: Callable[[], int], quiet: float = 0.5, timeout: float = 10.0) -> int:
+    """Wait until a count has not moved for a while, and return it."""
+    deadline = time.monotonic() + timeout
+    last, since = read(), time.monotonic()
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        if (now := read()) != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > quiet:
+            return last
+    raise AssertionError(f"still moving after {timeout} s")
+
+
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """Keys of every kind; the one that lives for a second has expired."""

@@ -161,8 +161,7 @@ class Site:
         self.config.write_text(toml(settings))
         tomllib.loads(self.config.read_text())
         self.log: list[dict[str, Any]] = []
-        self.out: list[str] = []
-        self.err: list[str] = []
+        self.out, self.err = list[str](), list[str]()
         self.news = threading.Condition()
         self.process = subprocess.Popen(
             command("serve", "--config", str(self.config)),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from .client import Client
-from .conftest import StartSite
+from .conftest import StartSite, until
 from .messages import request
 from .site import Keys, Site
 from .upstream import Exchange, message
@@ -155,3 +156,49 @@ def test_a_stream_that_outlasts_the_time_out_is_cut_and_the_exit_code_says_so(
         pass
     assert head.torn
     exchange.left_at(2)
+
+
+def in_the_kernel(port: int) -> int:
+    """Bytes from this port that wait in the kernel, on either side of the connection."""
+    waiting = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        to_send, to_read = (int(number, 16) for number in queues.split(":"))
+        if local.endswith(f":{port:04X}"):
+            waiting += to_send
+        elif remote.endswith(f":{port:04X}"):
+            waiting += to_read
+    return waiting
+
+
+def test_the_end_of_an_answer_that_was_not_taken_counts_as_cut(start_site: StartSite, keys: Keys) -> None:
+    """The answer is complete and in the proxy's buffer; only the client has not taken it yet."""
+    site = start_site(listen={"drain_timeout": "500ms"}, tls={"mode": "off"})
+    site.upstream.play()
+    client = site.connect(receive_buffer=4096)
+    client.send(request("POST", "/api/chat", keys.default, body=b"{}"))
+    exchange = site.upstream.next()
+    exchange.read_body()
+    exchange.send(message("200 OK", CHUNKED, length=False))
+    exchange.chunk(bytes(1 << 19))
+    sent = 1 << 19
+
+    def taken() -> bool:
+        return in_the_kernel(site.port) >= sent
+
+    while True:
+        exchange.chunk(bytes(49152))  # less than what stops the proxy from reading on
+        sent += 49152
+        try:
+            until(taken, 0.2)
+        except AssertionError:
+            break
+        assert sent < 64 << 20
+    exchange.send(b"0\r\n\r\n")
+    exchange.finish()
+    assert site.wait_for_metric("ollama_proxy_requests_in_flight", 0) == 0
+    site.terminate()
+    assert site.exit_code() == 1
+    answer = client.response("POST")
+    assert answer.torn
+    assert len(answer.body) < sent

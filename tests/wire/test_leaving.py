@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from .client import Client
-from .conftest import Connect, over_tls_and_plain
+from .conftest import Connect, over_tls_and_plain, until
 from .messages import request
 from .site import Keys, Site
 from .upstream import Exchange, Upstream, message
@@ -211,3 +212,34 @@ def test_a_connection_that_was_left_is_not_used_again(
     other.send(message("200 OK", [], b"mine"))
     other.finish()
     assert neighbour.response().body == b"mine"
+
+
+def test_many_that_left_while_the_proxy_was_not_reading_do_not_end_the_watch(
+    site: Site, keys: Keys, connect: Connect, upstream: Upstream
+) -> None:
+    upstream.play()
+    held = request("POST", "/api/generate", keys.default, "Content-Length: 1000000") + bytes(100_000)
+    raw = request("GET", "/api/tags", keys.read) + held
+    in_flight = "ollama_proxy_requests_in_flight"
+
+    def come_and_go(number: int) -> None:
+        with contextlib.suppress(OSError):
+            client = site.connect(timeout=3)
+            client.send(raw)
+            time.sleep(0.03 if number % 4 else 0.001 * (number % 60))
+            client.reset()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(come_and_go, range(300)))
+    until(lambda: site.metric(in_flight, {}) == 0, 5)
+    upstream.forget()
+    upstream.play()
+    stalled = connect(timeout=0.3)
+    stalled.send(request("POST", BLOB, keys.manage, f"Content-Length: {1 << 30}"))
+    fill(stalled.send)
+    exchange = upstream.next()
+    assert site.metric(in_flight, {}) == 1
+    left = time.monotonic()
+    stalled.reset()
+    until(lambda: site.metric(in_flight, {}) == 0, 5 * BOUND, "nobody looks after paused connections")
+    assert exchange.left_at(5) - left < 5

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from .conftest import Connect, Moved
-from .messages import request
+from .messages import check_refusal, chunked, request
 from .site import ANSWER, PROMPT, Keys, Site
 from .upstream import Exchange, message
 
@@ -24,13 +22,16 @@ def test_a_client_that_left_is_499(
     raw = request("POST", "/api/generate", keys.default, f"X-Request-Id: {named}", body=BODY)
     client.send(raw[:-5] if phase == "upload" else raw)
     exchange = site.upstream.next()
-    if phase != "upload":
+    if phase == "upload":
+        came = b""
+        while len(came) < len(BODY) - 5:
+            came += exchange.read_some()
+    else:
         exchange.read_body()
     if phase == "streaming":
         exchange.send(message("200 OK", STREAM, length=False))
         exchange.chunk(ANSWER.encode())
         client.piece(client.head("POST"))
-    time.sleep(0.05)
     client.close()
     line = site.logged(named)
     assert (line["status"], line["outcome"]) == (499, "client_closed")
@@ -99,7 +100,6 @@ def test_a_failure_of_the_upstream_is_counted_by_its_kind(
     moved: Moved,
 ) -> None:
     site.upstream.close_idle()
-    time.sleep(0.05)
     script, status, code, outcome = FAILURES[kind]
     site.upstream.answer = script
     raw = request("POST", "/api/chat", keys.default, f"X-Request-Id: {named}", body=BODY)
@@ -109,3 +109,38 @@ def test_a_failure_of_the_upstream_is_counted_by_its_kind(
     if code:
         assert line["code"] == code
     moved(1, "ollama_proxy_upstream_failures_total", kind=kind)
+
+
+@pytest.mark.parametrize("moment", ["in_the_middle", "with_the_head"])
+def test_a_body_that_breaks_is_answered_counted_and_logged_once(
+    moment: str, connect: Connect, keys: Keys, site: Site, named: str, moved: Moved
+) -> None:
+    """One that is broken already when its head arrives belongs to no request yet."""
+    site.upstream.play("/api/chat")
+    lines = len(site.log)
+    client = connect()
+    begun = request("POST", "/api/chat", keys.default, f"X-Request-Id: {named}", "Transfer-Encoding: chunked")
+    begun += chunked(BODY)[:-5]
+    if moment == "in_the_middle":
+        client.send(begun)
+        exchange = site.upstream.next()
+        exchange.read_some()
+        client.send(b"xyz\r\n")
+        exchange.left_at(5)
+    else:
+        client.send(begun + b"xyz\r\n")
+    answer = client.response("POST")
+    check_refusal(answer, 400, "malformed_request")
+    client.end(12)
+    line = site.logged(answer.header("x-request-id") or "")
+    assert (line["status"], line["code"]) == (400, "malformed_request")
+    route, method = "other", "other"
+    if moment == "in_the_middle":
+        route, method = "/api/chat", "POST"
+        assert (line["request_id"], line["key_name"], line["outcome"]) == (named, "default", "aborted")
+    assert line["route"] == route
+    moved(1, "ollama_proxy_requests_total", route=route, method=method, code="400")
+    moved(1, "ollama_proxy_requests_total")
+    moved(1, "ollama_proxy_denied_total", code="malformed_request")
+    moved(0, "ollama_proxy_requests_in_flight")
+    assert [entry for entry in site.log[lines:] if "outcome" in entry] == [line]

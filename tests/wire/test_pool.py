@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
 
-from .conftest import Connect, StartSite
+from .conftest import Connect, StartSite, until
 from .messages import check_refusal, chunked, request
 from .site import Keys, Site
 from .upstream import OK, Exchange, Upstream, message, respond
@@ -26,17 +25,16 @@ def tls_site(start_site: StartSite) -> Site:
 def empty_pool(site: Site) -> None:
     site.upstream.close_idle()
     site.upstream.forget()
-    time.sleep(0.05)
     site.upstream.connections.clear()
 
 
 @pytest.fixture
-def warm(connect: Connect, keys: Keys, upstream: Upstream) -> Callable[[], None]:
+def warm(site: Site, connect: Connect, keys: Keys, upstream: Upstream) -> Callable[[], None]:
     """Leaves one idle connection in the pool and forgets how it came there."""
 
     def make() -> None:
         assert connect().request(request("GET", "/api/version", keys.read)).status == 200
-        time.sleep(0.02)
+        assert site.wait_for_metric("ollama_proxy_requests_in_flight", 0) == 0
         assert len(upstream.open_connections()) == 1
         upstream.requests.clear()
 
@@ -77,7 +75,6 @@ def test_an_idle_connection_that_died_is_noticed(
     """Pull is never sent twice, so this works only where the dead connection was dropped when it died."""
     warm()
     upstream.close_idle()
-    time.sleep(0.1)
     assert connect().request(request("POST", "/api/pull", keys.manage, body=b"{}")).status == 200
     assert len(upstream.requests) == 1
 
@@ -232,7 +229,7 @@ def test_an_answer_that_nobody_asked_for_reaches_nobody(
     warm()
     idle = upstream.open_connections()[0]
     idle.sock.sendall(message("200 OK", [], b"unasked"))
-    time.sleep(0.1)
+    until(lambda: idle.ended, what="a connection with an answer that nobody asked for is kept")
     assert connect().request(request("GET", "/api/tags", keys.read)).body == b'{"version":"0.24.0"}'
     assert upstream.requests[0].connection is not idle
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 
 from .client import Response
-from .conftest import Connect
+from .conftest import StartSite
 from .messages import check_refusal, dialect_of, request
-from .site import Keys, basic
-from .upstream import Upstream
+from .site import Site, basic
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -60,19 +60,21 @@ PLACES: dict[str, Callable[[str], str]] = {
 SCOPES = ["read", "inference", "manage", "push", "account"]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("method", "path", "scope"), ROUTES, ids=[f"{m} {p[:40]}" for m, p, _ in ROUTES])
-def test_a_route_opens_to_the_right_key_alone(
-    method: str, path: str, scope: str, place: str, connect: Connect, keys: Keys, upstream: Upstream
-) -> None:
+@pytest.fixture(scope="module")
+def closed_site(start_site: StartSite) -> Site:
+    """A proxy that serves nothing without a key."""
+    return start_site(auth={"anonymous": []})
+
+
+def check_route(method: str, path: str, scope: str, place: str, site: Site) -> None:
+    """A route opens to a key of its scope and to the default key where that has it, and to nobody else."""
+    keys, upstream = site.keys, site.upstream
     dialect = dialect_of(path)
     body = b'{"model":"llama3.2"}' if method in ("POST", "DELETE") else None
 
     def ask(*lines: str) -> Response:
-        client = connect()
-        answer = client.request(request(method, path, None, *lines, body=body), method)
-        client.close()
-        return answer
+        with contextlib.closing(site.connect()) as client:
+            return client.request(request(method, path, None, *lines, body=body), method)
 
     at = PLACES[place]
     check_refusal(ask(), 401, "missing_credentials", dialect, method)
@@ -91,3 +93,20 @@ def test_a_route_opens_to_the_right_key_alone(
     assert default.status == (200 if scope in ("read", "inference") else 403)
     served = [(exchange.method, exchange.target) for exchange in upstream.requests]
     assert served == [(method, path)] * (2 if scope in ("read", "inference") else 1)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES, ids=[f"{m} {p[:40]}" for m, p, _ in ROUTES])
+def test_a_route_opens_to_the_right_key_alone(
+    method: str, path: str, scope: str, place: str, site: Site
+) -> None:
+    check_route(method, path, scope, place, site)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_root_opens_to_the_right_key_alone_where_nothing_is_anonymous(
+    method: str, place: str, closed_site: Site
+) -> None:
+    closed_site.upstream.forget()
+    check_route(method, "/", "read", place, closed_site)

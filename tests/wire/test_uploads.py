@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from .client import Client
-from .conftest import Connect, over_tls_and_plain
+from .conftest import Connect, over_tls_and_plain, settled
 from .messages import check_refusal, request
 from .site import Keys, Site
 from .upstream import OK, Exchange, Upstream, message
@@ -62,19 +62,6 @@ def upload(connect: Connect) -> Iterator[Upload]:
             sender.client.sock.shutdown(socket.SHUT_RDWR)
         sender.join(5)
         assert not sender.is_alive()
-
-
-def settled(read: Callable[[], int], quiet: float = 0.5, timeout: float = 10.0) -> int:
-    """Wait until a count has not moved for a while, and return it."""
-    deadline = time.monotonic() + timeout
-    last, since = read(), time.monotonic()
-    while time.monotonic() < deadline:
-        time.sleep(0.05)
-        if (now := read()) != last:
-            last, since = now, time.monotonic()
-        elif time.monotonic() - since > quiet:
-            return last
-    raise AssertionError(f"still moving after {timeout} s")
 
 
 def test_continue_is_sent_once_the_caller_is_accepted(

@@ -32,7 +32,6 @@ def test_an_upstream_that_ends_before_its_answer_is_502(
         exchange.close() if ending == "closes" else exchange.reset()
 
     upstream.close_idle()
-    time.sleep(0.05)
     upstream.answer = fail
     client = connect()
     answer = client.request(request("POST", path, keys.default, body=b"{}"))
@@ -87,6 +86,13 @@ def test_an_answer_that_is_not_http_is_502(
     assert len(upstream.requests) == 1, "a request whose answer had begun was sent again"
     upstream.answer = lambda exchange: exchange.send(OK)
     assert client.request(request("GET", "/api/tags", keys.read)).status == 200
+
+
+def test_nothing_of_a_101_reaches_the_client(connect: Connect, keys: Keys, upstream: Upstream) -> None:
+    upstream.answer = lambda exchange: exchange.send(MALFORMED["switching_protocols"] + b"hello")
+    client = connect()
+    client.send(request("GET", "/api/tags", keys.read))
+    assert client.head().status == 502, "something came before the refusal"
 
 
 BREAKS = {

@@ -9,137 +9,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from .exchange import Connection, Exchange, LeftError
 
 WAIT = 10.0
-
-
-class LeftError(Exception):
-    """The proxy ended the connection while more was expected of it."""
-
-
-@dataclass
-class Connection:
-    """One TCP connection from the proxy. `ended` is `closed` or `reset` once its side has gone."""
-
-    sock: socket.socket
-    opened_at: float
-    received: bytearray = field(default_factory=bytearray)
-    consumed: int = 0
-    requests: int = 0
-    ended: str | None = None
-    ended_at: float = 0.0
-
-    def fill(self) -> None:
-        """Take what comes next; raises LeftError at the end and TimeoutError after the socket's time-out."""
-        if self.ended:
-            raise LeftError(self.ended)
-        try:
-            data = self.sock.recv(65536)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            self.ended, self.ended_at = "reset", time.monotonic()
-            raise LeftError("reset") from error
-        if not data:
-            self.ended, self.ended_at = "closed", time.monotonic()
-            raise LeftError("closed")
-        self.received += data
-
-    def take(self, count: int) -> bytes:
-        while len(self.received) - self.consumed < count:
-            self.fill()
-        self.consumed += count
-        return bytes(self.received[self.consumed - count : self.consumed])
-
-    def take_until(self, mark: bytes) -> bytes:
-        while (at := self.received.find(mark, self.consumed)) < 0:
-            self.fill()
-        return self.take(at + len(mark) - self.consumed)
-
-
-class Exchange:
-    """One request as it came, and the hand that answers it."""
-
-    def __init__(self, connection: Connection, head: bytes) -> None:
-        self.connection = connection
-        self.head = head
-        self.arrived = time.monotonic()
-        request_line, *lines = head[:-4].split(b"\r\n")
-        self.method, self.target, self.version = request_line.decode("latin-1").split(" ")
-        pairs = (line.decode("latin-1").partition(":") for line in lines)
-        self.headers = [(name, value.strip()) for name, _, value in pairs]
-        self.body_wire = b""
-        self.body = b""
-        self.played = False
-        self.finished = threading.Event()
-
-    def all(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if key.lower() == name.lower()]
-
-    def read_body(self) -> bytes:
-        """Read the body to its end; `body_wire` keeps its framing."""
-        start = self.connection.consumed
-        if "chunked" in [value.lower() for value in self.all("transfer-encoding")]:
-            parts = []
-            while size := int(self.connection.take_until(b"\r\n").split(b";")[0], 16):
-                parts.append(self.connection.take(size))
-                assert self.connection.take(2) == b"\r\n"
-            assert self.connection.take_until(b"\r\n") == b"\r\n", "a trailer was passed on"
-            self.body = b"".join(parts)
-        elif lengths := self.all("content-length"):
-            self.body = self.connection.take(int(lengths[0]))
-        self.body_wire = bytes(self.connection.received[start : self.connection.consumed])
-        return self.body
-
-    def read_some(self) -> bytes:
-        """Take what has come of the body, at least a byte; nothing of it is kept in the record."""
-        connection = self.connection
-        if len(connection.received) == connection.consumed:
-            connection.fill()
-        data = bytes(connection.received[connection.consumed :])
-        del connection.received[connection.consumed :]
-        return data
-
-    def send(self, data: bytes) -> None:
-        try:
-            self.connection.sock.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise LeftError("reset") from error
-
-    def chunk(self, data: bytes) -> None:
-        self.send(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def finish(self) -> None:
-        """The answer is over; the connection waits for the next request."""
-        self.finished.set()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.sock.shutdown(socket.SHUT_RDWR)
-        self.connection.sock.close()
-        self.finished.set()
-
-    def reset(self) -> None:
-        self.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.sock.close()
-        self.finished.set()
-
-    def left_at(self, timeout: float = WAIT) -> float:
-        """When the proxy ended the connection; raises TimeoutError when it stays."""
-        deadline = time.monotonic() + timeout
-        while not self.connection.ended:
-            self.connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
-            with contextlib.suppress(LeftError):
-                self.connection.fill()
-        return self.connection.ended_at
-
 
 Answer = Callable[[Exchange], None]
 
@@ -220,10 +96,14 @@ class Upstream:
         return [connection for connection in self.connections if not connection.ended]
 
     def close_idle(self) -> None:
-        """Close every kept connection, as an upstream does after its idle time-out."""
+        """Close every kept connection, as after an idle time-out, and wait until the proxy has noticed."""
         for connection in self.connections:
             with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                connection.sock.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + 2
+        while any(connection.sock.fileno() >= 0 for connection in self.open_connections()):
+            assert time.monotonic() < deadline, "the proxy keeps connections that the upstream has closed"
+            time.sleep(0.002)
 
     def forget(self) -> None:
         """Back to the start: default answer, empty record, exchanges of the last test ended."""
@@ -255,7 +135,9 @@ class Upstream:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept()
         self.listener.close()
-        self.close_idle()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     # -- serving
 
@@ -271,7 +153,7 @@ class Upstream:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: Connection) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), connection.sock:
             while not connection.ended:
                 connection.sock.settimeout(None)
                 try:
