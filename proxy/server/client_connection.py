@@ -8,6 +8,9 @@ the request being answered; requests that a client pipelines wait in ``waiting``
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 import time
 from collections import deque
 from typing import Any
@@ -84,7 +87,7 @@ class ClientConnection(HttpToolsProtocol):
         self.read_size = 0
         self.read_was_idle = False
         self.head_least = self.head_most = 0  # bounds of the size of the head that is being read
-        self.unsent = 0  # bytes in the transport's buffer at the last tick
+        self.unsent = 0  # bytes that the client had not taken at the last tick, where any wait for it
         self.unsent_since = 0.0
         self.paused = False
         self.write_paused = False
@@ -378,6 +381,8 @@ class ClientConnection(HttpToolsProtocol):
         """Apply the time-outs; called by the listener's sweep."""
         shared = self.shared
         unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            unsent += _unacknowledged(self.transport)
         if unsent != self.unsent:
             self.unsent = unsent
             self.unsent_since = now
@@ -413,3 +418,16 @@ class ClientConnection(HttpToolsProtocol):
             exchange.peer.client_failed(
                 malformed("the request body stopped coming: send it without long pauses", 408)
             )
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel still keeps for the client, see SIOCOUTQ in tcp(7).
+
+    Its buffer is megabytes and tells us of room only when a third of it is free, so a slow client moves
+    here long before it moves in ours.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return 0
+    (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))
+    return int(size)

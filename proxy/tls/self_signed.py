@@ -26,7 +26,7 @@ class ForeignFileError(Exception):
 
 
 def ensure_self_signed(certificate: Path, private_key: Path, now: datetime) -> bool:
-    """Make the pair where it is missing, does not fit or ends within 30 days; whether it was made.
+    """Make the pair where it is missing, does not fit or ends within 30 days; whether there is a new one.
 
     A missing folder is made, its parents are not. The key is readable by its owner alone from its first byte
     on. Raises ForeignFileError, and OSError where the folders cannot be written.
@@ -36,10 +36,11 @@ def ensure_self_signed(certificate: Path, private_key: Path, now: datetime) -> b
     with _alone_in(certificate.parent):
         for problem in check_self_signed(certificate, private_key):
             raise ForeignFileError(f"{problem.wrong}; {problem.right}")
-        if _is_half_renamed(certificate, private_key):
+        finished = _is_half_renamed(certificate, private_key)
+        if finished:
             _rename(certificate)
         if not check_pair(certificate, private_key) and not _ends_soon(certificate, now):
-            return False
+            return finished
         from proxy.tls import new_pair  # imports cryptography, 9 MB that most starts do without
 
         made = new_pair.make(OUR_NAME, now - CLOCK_SKEW, now - CLOCK_SKEW + VALID_FOR)
