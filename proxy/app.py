@@ -142,7 +142,8 @@ def _tls(config: Config) -> ssl.SSLContext | None:
             ensure_self_signed(certificate, private_key, datetime.now(UTC))
         return server_context(certificate, private_key)
     except (OSError, ForeignFileError) as error:
-        raise StartError(f"tls: {certificate} and {private_key} cannot be used: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise StartError(f"tls: {certificate} and {private_key} cannot be used: {reason}") from None
 
 
 class _Proxy:
@@ -273,9 +274,9 @@ class _Proxy:
     def _on_store_fault(self, fault: StoreError | None) -> None:
         self.readiness.store_fault = fault
         if fault is not None:
-            log.error("the key store cannot be read, known keys stay in force: %s", fault)
+            log.error("the key store has a fault, keys that were read stay in force: %s", fault)
         else:
-            log.info("the key store can be read again")
+            log.info("the key store can be read again, all of it")
 
     def _on_probe(self, answers: bool) -> None:
         if answers != self.readiness.upstream_answers and (
@@ -316,7 +317,8 @@ class _Proxy:
                 self.tls.load_cert_chain(certificate, private_key)
                 log.info("the self-signed certificate was near its end and has been made anew")
         except (OSError, ForeignFileError) as error:
-            log.error("the self-signed certificate cannot be renewed: %s", error)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            log.error("the self-signed certificate cannot be renewed: %s", reason)
         self.readiness.certificate_ends = self._certificate_end()
 
 

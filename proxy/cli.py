@@ -22,6 +22,8 @@ from proxy.policy.routes import Scope
 
 if TYPE_CHECKING:
     from proxy.config import Config
+    from proxy.identity.api_keys import ApiKey
+    from proxy.store.errors import StoreError
     from proxy.store.keys import KeyStore
 
 Result = TypeVar("Result")
@@ -56,9 +58,12 @@ keys = typer.Typer(
 app.add_typer(keys, name="keys")
 
 ConfigFile = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--config", envvar="OLLAMA_PROXY_CONFIG", metavar="FILE", help="The configuration, a TOML file."
+        "--config",
+        metavar="FILE",
+        help="The configuration, a TOML file. Without it: the one that OLLAMA_PROXY_CONFIG names, else "
+        "/etc/ollama-auth-proxy/config.toml.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -66,7 +71,6 @@ KeyId = Annotated[
     str, typer.Argument(metavar="ID", help="The 10 characters after 'oap_'; 'keys list' shows them.")
 ]
 
-DEFAULT_CONFIG = Path("/etc/ollama-auth-proxy/config.toml")
 LONGEST_LIFETIME = 36_500 * 86_400.0  # seconds; further away there are no dates
 
 
@@ -101,7 +105,7 @@ def quickstart(
 
 
 @app.command()
-def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def serve(config: ConfigFile = None) -> None:
     """Run the proxy until SIGTERM. Open streams may then finish, for listen.drain_timeout.
 
     \b
@@ -117,7 +121,7 @@ def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
-def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def check_config(config: ConfigFile = None) -> None:
     """Say all that is wrong with a configuration. Nothing is started.
 
     \b
@@ -126,10 +130,12 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
     Next: 'ollama-auth-proxy serve' with the same file.
     """
+    from proxy.config import file_to_read
+
     loaded = _load(config)
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
-    _print(f"ok: {config}")
+    _print(f"ok: {file_to_read(config, os.environ)}")
 
 
 @app.command()
@@ -159,7 +165,7 @@ def create_key(
         str | None,
         typer.Option(metavar="DURATION", help="How long it is good for, such as 12h or 90d; else for ever."),
     ] = None,
-    config: ConfigFile = DEFAULT_CONFIG,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It is shown this once; only its hash is stored.
@@ -209,7 +215,7 @@ def create_key(
 
 
 @keys.command("list")
-def list_keys(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def list_keys(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List every key, revoked ones too. The keys themselves are not kept and cannot be shown.
 
     \b
@@ -221,12 +227,17 @@ def list_keys(config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> N
     """
     from proxy.store.listing import members, table
 
-    found = _in_store(config, lambda store: store.list())
+    async def read(store: KeyStore) -> tuple[list[ApiKey], StoreError | None]:
+        return await store.list(), await store.unreadable()
+
+    found, fault = _in_store(config, read)
     _print(json.dumps([members(key) for key in found], indent=2) if as_json else table(found, time.time()))
+    if fault is not None:
+        _fail(f"error: {fault}", code=1)
 
 
 @keys.command("show")
-def show_key(key_id: KeyId, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def show_key(key_id: KeyId, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show one key: name, scopes, times and state.
 
     \b
@@ -242,7 +253,7 @@ def show_key(key_id: KeyId, config: ConfigFile = DEFAULT_CONFIG, as_json: AsJson
 
 
 @keys.command("revoke")
-def revoke_key(key_id: KeyId, config: ConfigFile = DEFAULT_CONFIG) -> None:
+def revoke_key(key_id: KeyId, config: ConfigFile = None) -> None:
     """End a key for good. A running proxy refuses it within 2 seconds.
 
     \b
@@ -255,7 +266,7 @@ def revoke_key(key_id: KeyId, config: ConfigFile = DEFAULT_CONFIG) -> None:
     _print(f"revoked {key.id} {key.name}")
 
 
-def _load(file: Path) -> Config:
+def _load(file: Path | None) -> Config:
     from proxy.config import ConfigError, load
 
     try:
@@ -264,7 +275,7 @@ def _load(file: Path) -> Config:
         _fail(str(fault), code=2)
 
 
-def _in_store(config: Path, action: Callable[[KeyStore], Awaitable[Result]]) -> Result:
+def _in_store(config: Path | None, action: Callable[[KeyStore], Awaitable[Result]]) -> Result:
     path = _load(config).store.path
     from proxy.store.errors import StoreError
     from proxy.store.keys import open_store

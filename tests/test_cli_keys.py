@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy import cli, config
 from proxy.identity.api_keys import digest, issue
 from proxy.store.keys import open_store
 from proxy.store.listing import members
@@ -279,8 +278,25 @@ def test_the_configuration_is_found_by_the_environment_too(config_file, database
     assert database.exists()
 
 
-def test_the_configuration_is_looked_for_where_the_rest_of_the_program_does():
-    assert cli.DEFAULT_CONFIG == config.DEFAULT_FILE
+def test_the_configuration_is_looked_for_in_etc_where_nothing_names_another():
+    done = proxy("keys", "list")
+    assert done.returncode == 2
+    assert "/etc/ollama-auth-proxy/config.toml: the file cannot be read" in said(done)
+
+
+def test_a_key_that_cannot_be_read_hides_no_other_and_can_be_revoked(keys, database):
+    good, bad = made(keys, "good")["id"], made(keys, "bad")["id"]
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE keys SET scopes = '[' WHERE id = ?", (bad,))
+        connection.commit()
+    done = keys("list", "--json")
+    assert (done.returncode, [key["id"] for key in json.loads(done.stdout)]) == (1, [good])
+    told = f"error: the stored key {bad} cannot be read: revoke it and create another\n"
+    assert done.stderr == told
+    assert (keys("list").returncode, keys("list").stderr) == (1, told)
+    done = keys("revoke", bad)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"revoked {bad} bad\n", "")
+    assert (keys("list").returncode, keys("list").stderr) == (0, "")
 
 
 def test_keys_are_made_before_the_certificate_is(keys, config_file):
