@@ -128,7 +128,12 @@ class Exchange:
         """When the proxy ended the connection; raises TimeoutError when it stays."""
         deadline = time.monotonic() + timeout
         while not self.connection.ended:
-            self.connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                self.connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
+            except OSError:
+                if self.connection.ended:  # the upstream's own thread has seen the end, and closed the socket
+                    break
+                raise
             with contextlib.suppress(LeftError):
                 self.connection.fill()
         return self.connection.ended_at

@@ -40,7 +40,7 @@ class Piped:
         self.reader, writer = os.pipe()
         os.set_blocking(writer, False)
         serve = command("serve", "--config", str(config))
-        self.process = subprocess.Popen(serve, stdout=writer, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(serve, stdout=writer, stderr=subprocess.PIPE, cwd=directory)
         os.close(writer)
         until(self._listens, 30)
 
