@@ -22,7 +22,9 @@ from prometheus_client import CollectorRegistry
 from proxy.allocator import keep_freed_memory
 from proxy.config import Config
 from proxy.gateway import Gateway
+from proxy.guard.guards import Guards
 from proxy.identity.authenticator import Authenticator
+from proxy.identity.failures import Failures
 from proxy.observe import events
 from proxy.observe.access_log import AccessLog
 from proxy.observe.events import log
@@ -32,10 +34,12 @@ from proxy.ops.health import health_routes
 from proxy.ops.listener import OpsListener
 from proxy.ops.metrics import metrics_routes
 from proxy.ops.readiness import Readiness
+from proxy.policy.access import Policy
 from proxy.server.listener import Listener, bind, raise_open_files
 from proxy.server.shared import Shared
 from proxy.store.errors import StoreError
 from proxy.store.follow import follow, load
+from proxy.store.last_used import write_last_used
 from proxy.store.schema import prepare
 from proxy.tls import ForeignFileError, certificate_expiry, ensure_self_signed, server_context
 from proxy.upstream.pool import Pool
@@ -43,6 +47,9 @@ from proxy.upstream.probe import probe_forever
 
 CERTIFICATE_CHECK = 3600.0
 """Seconds between two looks at how long a self-signed certificate still lasts."""
+
+LAST_USED_INTERVAL = 5.0
+"""Seconds for which the times of keys' last use are collected before they are written."""
 
 SPARE_FILES = 64
 """Open files beside the connections: listeners, store, log."""
@@ -140,7 +147,9 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     try:
         if config.tls.mode == "self-signed":
             ensure_self_signed(certificate, private_key, datetime.now(UTC))
-        return server_context(certificate, private_key)
+        return server_context(
+            certificate, private_key, config.tls.client_ca, config.tls.client_auth == "required"
+        )
     except (OSError, ForeignFileError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise StartError(f"tls: {certificate} and {private_key} cannot be used: {reason}") from None
@@ -170,9 +179,17 @@ class _Proxy:
             ssl.create_default_context() if url.scheme == "https" else None,
             config.upstream.connect_timeout,
         )
+        self.authenticator = Authenticator(
+            api_keys=config.auth.api_keys, ssh_signatures=config.auth.ssh_signatures
+        )
+        self.guards = Guards(config.policy.max_guarded_body)
         self.gateway = Gateway(
-            authenticator=Authenticator(accept_api_keys=config.auth.api_keys),
+            authenticator=self.authenticator,
+            failures=Failures(config.auth.failures_per_minute),
             anonymous=config.auth.anonymous,
+            path_keys=config.auth.path_keys,
+            policy=Policy(cloud=config.policy.cloud),
+            guards=self.guards,
             pool=self.pool,
             authority=url.authority,
             metrics=self.metrics,
@@ -185,8 +202,10 @@ class _Proxy:
             header_timeout=config.listen.header_timeout,
             idle_timeout=config.listen.idle_timeout,
             refused=self.gateway.refused,
+            client_certificates=config.tls.client_ca is not None,
         )
         self.listener = Listener(self.gateway, public, tls, self.shared)
+        self.last_used_fault = False
         self.upstream_url = f"{url.scheme}://{url.authority.decode('ascii')}"
         self.readiness = Readiness(draining=lambda: self.shared.draining)
         self.readiness.certificate_ends = self._certificate_end()
@@ -223,6 +242,7 @@ class _Proxy:
             for work in (
                 lambda: follow(config.store.path, self.gateway.replace_keys, self._on_store_fault),
                 lambda: probe_forever(self.upstream_url, self._on_probe),
+                self._note_last_used,
                 lambda: _every(1.0, self._close_stale),
                 lambda: _every(CERTIFICATE_CHECK, self._renew_certificate),
             )
@@ -246,7 +266,9 @@ class _Proxy:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await self._write_last_used()
         self.pool.close()
+        self.guards.close()
         await self.ops.close()
         if self.access_log is not None:
             self.access_log.flush()
@@ -277,6 +299,23 @@ class _Proxy:
             log.error("the key store has a fault, keys that were read stay in force: %s", fault)
         else:
             log.info("the key store can be read again, all of it")
+
+    async def _note_last_used(self) -> None:
+        while True:
+            await asyncio.sleep(LAST_USED_INTERVAL)
+            await self._write_last_used()
+
+    async def _write_last_used(self) -> None:
+        used = self.authenticator.take_used()
+        try:
+            await write_last_used(self.config.store.path, used)
+        except StoreError as fault:
+            self.authenticator.put_back(used)
+            if not self.last_used_fault:
+                log.warning("the last use of keys cannot be noted, which is tried again: %s", fault)
+            self.last_used_fault = True
+        else:
+            self.last_used_fault = False
 
     def _on_probe(self, answers: bool) -> None:
         if answers != self.readiness.upstream_answers and (

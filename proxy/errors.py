@@ -31,18 +31,26 @@ _AUTHENTICATION = ("invalid_request_error", "authentication_error")
 _REQUEST = ("invalid_request_error", "invalid_request_error")
 _PERMISSION = ("invalid_request_error", "permission_error")
 _SERVER = ("server_error", "api_error")
+_TOO_LARGE = ("invalid_request_error", "request_too_large")
+_RATE = ("rate_limit_error", "rate_limit_error")
 _MISSING = ("invalid_request_error", "not_found_error")
 
 ERRORS: dict[str, _Row] = {
     "malformed_request": _Row(400, *_REQUEST),
     "ambiguous_credentials": _Row(400, *_REQUEST),
+    "unreadable_body": _Row(400, *_REQUEST),
     "missing_credentials": _Row(401, *_AUTHENTICATION),
     "invalid_credentials": _Row(401, *_AUTHENTICATION),
     "expired_credentials": _Row(401, *_AUTHENTICATION),
     "scope_denied": _Row(403, *_PERMISSION),
+    "model_denied": _Row(403, *_PERMISSION),
+    "cloud_denied": _Row(403, *_PERMISSION),
+    "option_denied": _Row(403, *_PERMISSION),
     "unknown_route": _Row(404, *_MISSING),
     "method_not_allowed": _Row(405, *_REQUEST),
+    "body_too_large": _Row(413, *_TOO_LARGE),
     "headers_too_large": _Row(431, *_REQUEST),
+    "too_many_failures": _Row(429, *_RATE),
     "upstream_unreachable": _Row(502, *_SERVER),
     "upstream_protocol_error": _Row(502, *_SERVER),
     "internal_error": _Row(500, *_SERVER),
@@ -60,8 +68,10 @@ REASONS: dict[int, bytes] = {
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
+    413: b"Content Too Large",
     414: b"URI Too Long",
     417: b"Expectation Failed",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     501: b"Not Implemented",

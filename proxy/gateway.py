@@ -1,4 +1,4 @@
-"""The request path, top to bottom: accept, who, may they, forward, observe.
+"""The request path, top to bottom: accept, who, may they (its body read, where need be), forward, observe.
 
 A bare ASGI coroutine, one call a request. Each step takes values and returns values; nothing calls back up.
 """
@@ -10,17 +10,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from proxy.errors import COUNTED_AS_DENIED, ProxyError
+from proxy.guard.guards import Guards
+from proxy.guard.whole_body import WholeBody
 from proxy.identity import credentials
 from proxy.identity.api_keys import ApiKey
-from proxy.identity.authenticator import Authenticator
+from proxy.identity.authenticator import Authenticator, Presented
+from proxy.identity.failures import Failures
 from proxy.identity.identity import ANONYMOUS, Identity
 from proxy.observe.access_log import AccessLog, Entry
 from proxy.observe.events import log
 from proxy.observe.metrics import Metrics, RouteMetrics
 from proxy.policy import routes
-from proxy.policy.access import authorise, no_route
+from proxy.policy.access import Guard, Policy, authorise_request, authorise_route, guard, no_route
 from proxy.policy.client_address import Network, client_address
-from proxy.policy.routes import OTHER
+from proxy.policy.routes import OTHER, ModelPlace, Route
 from proxy.server.client_connection import ClientConnection
 from proxy.server.exchange import EXTENSION, Exchange
 from proxy.server.head import malformed
@@ -38,7 +41,11 @@ class Gateway:
         self,
         *,
         authenticator: Authenticator,
+        failures: Failures,
         anonymous: frozenset[tuple[str, str]],
+        path_keys: bool,
+        policy: Policy,
+        guards: Guards,
         pool: Pool,
         authority: bytes,
         metrics: Metrics,
@@ -46,23 +53,30 @@ class Gateway:
         trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._authenticator = authenticator
+        self._failures = failures
         self._anonymous = {(method, path.encode("ascii")) for method, path in anonymous}
+        self._path_keys = path_keys
+        self._policy = policy
+        self._guards = guards
         self._pool = pool
         self._authority = authority
         self._metrics = metrics
         self._access_log = access_log
         self._trusted_proxies = trusted_proxies
-        self._in_flight: dict[Relay, Identity] = {}
+        self._in_flight: dict[Relay | WholeBody, Identity] = {}
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         exchange: Exchange = scope["extensions"][EXTENSION]
-        method, raw_path = exchange.method, exchange.head.path
+        method = exchange.method
+        path_key = _take_path_key(exchange) if self._path_keys else None
+        raw_path = exchange.path
         route = routes.match(method, raw_path)
         counted = self._metrics.routes[OTHER if route is None else route.path]
         counted.in_flight += 1
         identity: Identity | None = None
+        body: WholeBody | None = None
         relay: Relay | None = None
         error: ProxyError | None = None
         sent = 0
@@ -72,20 +86,43 @@ class Gateway:
             if (method, raw_path) in self._anonymous:
                 identity = ANONYMOUS
             else:
-                identity = self._authenticator.authenticate(
-                    exchange.fields, exchange.head.single, time.time()
-                )
+                now = time.time()
+                presented = self._presented(exchange, path_key, now)
+                known = self._authenticator.authenticate(presented, now)
+                if not isinstance(known, Identity):
+                    await known  # the keys of a JWT's issuer are being fetched
+                    known = self._authenticator.authenticate(presented, time.time())
+                    if not isinstance(known, Identity):
+                        raise credentials.invalid()
+                identity = known
             if route is None:
                 raise no_route(raw_path)
-            authorise(identity, route)
-            relay = Relay(exchange, route, self._pool)
-            self._in_flight[relay] = identity
-            await relay.run(self._authority)
+            authorise_route(identity, route, self._policy)
+            how = guard(identity, route, self._policy)
+            if how is not Guard.NONE:
+                facts = self._guards.facts_at_once(exchange, route, how)
+                if facts is None:
+                    body = self._guards.whole_body(exchange, route, how)
+                    self._in_flight[body] = identity
+                    try:
+                        facts = await self._guards.facts(exchange, route, body)
+                    finally:
+                        del self._in_flight[body]
+                authorise_request(identity, route, facts, self._policy)
+            if not exchange.finished:  # else the client has left meanwhile
+                _drop_query(exchange, identity, route, self._policy)
+                relay = Relay(exchange, route, self._pool, None if body is None else body.release)
+                self._in_flight[relay] = identity
+                await relay.run(self._authority)
         except ProxyError as refused:
             error = refused.with_traceback(None)  # its frame holds us: a cycle for each refusal
+            if refused.status == 401:
+                error = self._throttled(refused, exchange)
         except Exception:
             log.exception("a request ended in a fault of the proxy itself")
             error = ProxyError("internal_error", "the proxy failed: the operator finds the reason in its log")
+        if body is not None:
+            body.release()
         if relay is not None:
             del self._in_flight[relay]
             sent = relay.sent
@@ -96,6 +133,22 @@ class Gateway:
                 sent = exchange.refuse(error, routes.dialect_of(raw_path) if route is None else route.dialect)
         counted.in_flight -= 1
         self._observe(exchange, counted, identity, relay, error, sent)
+
+    def _presented(self, exchange: Exchange, path_key: bytes | None, now: float) -> Presented:
+        head, certificate = exchange.head, exchange.connection.certificate
+        name = None
+        if certificate is not None:  # its connection may have outlived it
+            name = certificate[0] if now < certificate[1] else ""
+        return Presented(
+            exchange.method, exchange.path, head.query, exchange.fields, head.single, path_key, name
+        )
+
+    def _throttled(self, refused: ProxyError, exchange: Exchange) -> ProxyError:
+        """What to answer a bad credential: the refusal itself, or 429 where there were too many of them."""
+        if refused.code == "missing_credentials":
+            return refused
+        wait = self._failures.add(self._address(exchange), time.monotonic())
+        return credentials.too_many_failures(self._failures.per_minute, wait) if wait else refused
 
     def _observe(
         self,
@@ -193,6 +246,28 @@ class Gateway:
         for relay in in_flight:
             relay.cut(error)
         return len(in_flight)
+
+
+def _take_path_key(exchange: Exchange) -> bytes | None:
+    """The key in the path, which then is no more a part of the path; None where there is none."""
+    split = credentials.split_path(exchange.target)
+    if split is None:
+        return None
+    key, exchange.target = split
+    exchange.path = exchange.target.partition(b"?")[0]
+    return key
+
+
+def _drop_query(exchange: Exchange, identity: Identity, route: Route, policy: Policy) -> None:
+    """Leave out a query that is meant for us, and one that Ollama would send on to its vendor's cloud.
+
+    Clients put credentials of all kinds there, and none of Ollama's routes that lead to the cloud reads it.
+    """
+    if exchange.head.query and (
+        identity.auth == "ssh_signature"
+        or (policy.cloud and identity.cloud and route.model is not ModelPlace.NONE)
+    ):
+        exchange.target = exchange.path
 
 
 def _judge(relay: Relay, error: ProxyError | None) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,17 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jose import jwk
 from pydantic import ValidationError
 
 from proxy.config import Config, ConfigError, load
 from proxy.config.fault import Fault
+from proxy.config.issuers import JwtTable
 from proxy.config.sources import known, variable
 from proxy.config.values import Address, UpstreamUrl
+from proxy.identity.issuer import Issuer
 from proxy.store.errors import StoreError
 from proxy.store.schema import prepare
 from proxy.tls import ensure_self_signed
@@ -26,6 +32,7 @@ FAULTS = Path(__file__).parent / "config_faults"
 FAULT_FILES = sorted(FAULTS.glob("*.toml"))
 MESSAGE = "#: "  # begins the lines of a bad file that say what must be reported
 SECRET = "hunter2"
+ISSUER = '[[auth.jwt]]\nissuer = "https://id.example.com"\naudience = "ollama"\ndiscovery = true\n'
 
 
 def write(folder: Path, text: str) -> Path:
@@ -56,9 +63,31 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "encrypted.key").write_bytes(certificates.private_key(key, SECRET.encode()))
     (folder / "garbage.pem").write_text("not a certificate and not a key\n")
     (folder / "empty").write_text("\n")
+    (folder / "nothing.toml").touch()
     (folder / "two-words").write_text(f"{SECRET} {SECRET}\n")
     (folder / "folder").mkdir()
+    (folder / "ca.pem").write_bytes(certificates.Authority().certificate)
+    keys_for_jwts(folder)
     return folder
+
+
+def keys_for_jwts(folder: Path) -> None:
+    """The files that the tables [[auth.jwt]] name, good and bad ones."""
+    ec, rsa = certificates.ec_key(), certificates.rsa_key(2048)
+    for name, key in (("ec", ec), ("rsa", rsa), ("weak", certificates.rsa_key(1024))):
+        (folder / f"{name}.pub").write_bytes(certificates.public_key(key))
+    (folder / "two.pub").write_bytes(certificates.public_key(ec) + certificates.public_key(rsa))
+    public = jwk.construct(certificates.public_key(ec), "ES256").to_dict()
+    private = jwk.construct(certificates.private_key(ec), "ES256").to_dict()
+    for name, keys in (
+        ("jwks", [public]),
+        ("private", [public, private]),
+        ("no-keys", []),
+        ("no-signatures", [public | {"use": "enc"}]),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps({"keys": keys}))
+    (folder / "secret-31").write_text(f"{SECRET:-<31}\n")
+    (folder / "secret-32").write_text(f"{SECRET:-<32}\n")
 
 
 def reported(file: Path, surroundings: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ConfigError:
@@ -94,6 +123,12 @@ def test_every_option_has_a_bad_file() -> None:
     assert [place for place in places if place not in messages] == []
 
 
+def test_everything_that_can_be_said_of_an_issuer_wrongly_has_a_bad_file() -> None:
+    messages = "\n".join(file.read_text("utf-8", "replace") for file in FAULT_FILES)
+    places = [f"{MESSAGE}config.toml: auth.jwt[0].{key}: " for key in JwtTable.model_fields]
+    assert [place for place in places if place not in messages] == []
+
+
 def test_an_empty_file_is_a_whole_configuration(tmp_path: Path) -> None:
     config = read(tmp_path)
     assert config.listen.address == Address("0.0.0.0", 8443)
@@ -106,6 +141,8 @@ def test_an_empty_file_is_a_whole_configuration(tmp_path: Path) -> None:
     assert config.tls.mode == "self-signed"
     assert config.tls.certificate == tmp_path / "data/tls.crt"
     assert config.tls.private_key == tmp_path / "data/tls.key"
+    assert config.tls.client_ca is None
+    assert config.tls.client_auth == "none"
     assert config.upstream.url == UpstreamUrl("http", "127.0.0.1", 11434)
     assert config.upstream.url.authority == b"127.0.0.1:11434"
     assert config.upstream.connect_timeout == 5.0
@@ -114,6 +151,12 @@ def test_an_empty_file_is_a_whole_configuration(tmp_path: Path) -> None:
     assert config.store.path == tmp_path / "data/ollama-auth-proxy.db"
     assert config.auth.anonymous == {("GET", "/"), ("HEAD", "/")}
     assert config.auth.api_keys is True
+    assert config.auth.ssh_signatures is True
+    assert config.auth.path_keys is False
+    assert config.auth.failures_per_minute == 30
+    assert config.auth.jwt == ()
+    assert config.policy.cloud is False
+    assert config.policy.max_guarded_body == 64 << 20
     assert config.log.format == "json"
     assert config.log.access is True
     assert config.warnings == ()
@@ -237,6 +280,14 @@ def test_a_list_in_the_environment_can_be_empty(tmp_path: Path, text: str) -> No
         ("PORT", "8443", "unknown variable; variables are named OLLAMA_PROXY_TABLE__KEY"),
         ("QUEUE__SLOTS", "4", "this is not in this version; write 0 or remove it"),
         ("TLS__MODE", "acme", 'mode "acme" is not in this version; write "files"'),
+        ("AUTH__JWT", SECRET, "this is not valid JSON; write a JSON list with an object for each issuer"),
+        (
+            "AUTH__JWT",
+            "[" * 100_000,
+            "this is not valid JSON; write a JSON list with an object for each issuer",
+        ),
+        ("AUTH__JWT", '{"issuer": "x"}', "this is a table, not a list; write a JSON list with an object"),
+        ("AUTH__FAILURES_PER_MINUTE", "1.5", "this is text, not a whole number; write a whole number from 0"),
         ("OPS__TOKEN_FILE", SECRET, "the file cannot be read: no such file or directory; name a file"),
         (
             "STORE__URL",
@@ -271,14 +322,12 @@ def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_not_ours(t
 def test_values_of_later_options_that_ask_for_what_happens_anyway_are_accepted(tmp_path: Path) -> None:
     config = read(
         tmp_path,
-        '[tls]\nclient_auth = "none"\nclient_ca = ""\n[store]\ncounters = "memory"\n'
-        "[auth]\npath_keys = false\nssh_signatures = false\nfailures_per_minute = 0\n"
+        '[store]\ncounters = "memory"\n'
         "[limits]\nrequests_per_minute = 0\ntokens_per_day = 0\nconcurrent = 0\n"
         "[queue]\nslots = 0\n[cors]\nallow_origins = []",
     )
     variables = {
-        "OLLAMA_PROXY_TLS__CLIENT_AUTH": "none",
-        "OLLAMA_PROXY_AUTH__PATH_KEYS": "false",
+        "OLLAMA_PROXY_STORE__COUNTERS": "memory",
         "OLLAMA_PROXY_QUEUE__SLOTS": "0",
         "OLLAMA_PROXY_CORS__ALLOW_ORIGINS": "",
     }
@@ -289,6 +338,148 @@ def test_values_of_later_options_that_ask_for_what_happens_anyway_are_accepted(t
 def test_every_option_has_a_variable(tmp_path: Path, table: str, key: str) -> None:
     (line,) = faults(tmp_path, **{variable(table, key): "\0"})
     assert line.startswith(f"OLLAMA_PROXY_{table.upper()}__{key.upper()}: ")
+
+
+# Issuers of JWTs
+
+
+def test_an_issuer_is_read_with_its_defaults(tmp_path: Path) -> None:
+    (issuer,) = read(tmp_path, ISSUER).auth.jwt
+    assert issuer == Issuer(
+        "https://id.example.com",
+        audiences=frozenset({"ollama"}),
+        algorithms=frozenset({"RS256"}),
+        discovery=True,
+    )
+
+
+def test_everything_about_issuers_is_read(tmp_path: Path) -> None:
+    keys_for_jwts(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(certificates.Authority().certificate)
+    by_url, by_set, by_key, by_secret = read(
+        tmp_path,
+        """
+        [[auth.jwt]]
+        issuer = "https://ID.example.com/realm/"
+        audience = ["ollama", "api://ollama"]
+        jwks_url = "https://id.example.com/keys?p=1"
+        ca_file = "ca.pem"
+        scope_claim = "realm_access.roles"
+        models_claim = "models"
+        cloud_claim = "cloud"
+        limits_claim = "limits"
+        name_claim = "email"
+        default_scopes = ["read", "inference"]
+        leeway = "0s"
+        [[auth.jwt]]
+        issuer = "http://127.0.0.1:8080"
+        audience = "ollama"
+        algorithms = ["ES256", "RS256"]
+        jwks_file = "jwks.json"
+        [[auth.jwt]]
+        issuer = "http://localhost/keys"
+        audience = "ollama"
+        public_key_file = "rsa.pub"
+        algorithms = ["RS512"]
+        [[auth.jwt]]
+        issuer = "https://secret.example.com"
+        audience = "ollama"
+        secret_file = "secret-32"
+        algorithms = ["HS256"]
+        """,
+    ).auth.jwt
+    assert by_url == Issuer(
+        "https://ID.example.com/realm/",
+        audiences=frozenset({"ollama", "api://ollama"}),
+        algorithms=frozenset({"RS256"}),
+        jwks_url="https://id.example.com/keys?p=1",
+        ca_file=tmp_path / "ca.pem",
+        scope_claim="realm_access.roles",
+        models_claim="models",
+        cloud_claim="cloud",
+        limits_claim="limits",
+        name_claim="email",
+        default_scopes=frozenset({"read", "inference"}),
+        leeway=0.0,
+    )
+    assert (by_set.jwks_file, by_set.algorithms) == (tmp_path / "jwks.json", frozenset({"ES256", "RS256"}))
+    assert (by_key.public_key_file, by_key.algorithms) == (tmp_path / "rsa.pub", frozenset({"RS512"}))
+    assert (by_secret.secret_file, by_secret.algorithms) == (tmp_path / "secret-32", frozenset({"HS256"}))
+    assert [one.remote for one in (by_url, by_set, by_key, by_secret)] == [True, False, False, False]
+
+
+def test_issuers_in_the_environment_are_a_json_list(tmp_path: Path) -> None:
+    table = {"issuer": "https://id.example.com", "audience": ["ollama"], "discovery": True, "leeway": "5s"}
+    text = json.dumps([table, table | {"issuer": "https://other.example.com"}])
+    first, second = read(tmp_path, ISSUER + ISSUER, OLLAMA_PROXY_AUTH__JWT=text).auth.jwt
+    assert (first.leeway, second.issuer) == (5.0, "https://other.example.com")
+    assert read(tmp_path, ISSUER, OLLAMA_PROXY_AUTH__JWT=" ").auth.jwt == ()
+
+
+def test_a_fault_in_an_issuer_of_the_environment_names_the_variable_and_the_part(tmp_path: Path) -> None:
+    text = json.dumps([{"issuer": "https://id.example.com", "audience": None, "discovery": True}, [1]])
+    expected = [
+        "OLLAMA_PROXY_AUTH__JWT[0].audience: this is null, not a list; "
+        "write text, or a list of texts in brackets",
+        "OLLAMA_PROXY_AUTH__JWT[1]: this is a list, not a table; "
+        "write a JSON list with an object for each issuer",
+    ]
+    assert faults(tmp_path, OLLAMA_PROXY_AUTH__JWT=text) == expected
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path / "no.toml", {"OLLAMA_PROXY_AUTH__JWT": text})
+    assert str(raised.value).splitlines()[1:] == expected
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["", "ec.pub", "https://id.example.com", "RS256"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*JwtTable.model_fields]), inner)
+    ),
+)
+
+
+@given(VALUES | st.lists(st.dictionaries(st.sampled_from([*JwtTable.model_fields, "a\nb"]), VALUES)))
+def test_any_json_is_issuers_or_stated_faults(surroundings: Path, value: object) -> None:
+    found: ConfigError | None = None
+    try:
+        issuers = load(surroundings / "nothing.toml", {"OLLAMA_PROXY_AUTH__JWT": json.dumps(value)}).auth.jwt
+    except ConfigError as error:  # nothing else may be raised
+        found, issuers = error, ()
+    assert all(issuer.issuer and issuer.audiences and issuer.algorithms for issuer in issuers)
+    if found is not None:
+        assert all(fault.place.startswith("OLLAMA_PROXY_AUTH__JWT") for fault in found.faults)
+        assert len(str(found).splitlines()) == len(found.faults) > 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{ISSUER}secret = "{SECRET}"',
+        f'{ISSUER}secret_file = "{SECRET}"\nalgorithms = ["HS256"]',
+        f'{ISSUER}jwks_url = "https://{SECRET}@id.example.com/"',
+        f'{ISSUER}ca_file = "{SECRET}"',
+        f'{ISSUER}audience = "{SECRET}"',
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_not_repeated(tmp_path: Path, text: str) -> None:
+    assert SECRET not in "\n".join(faults(tmp_path, text))
+
+
+def test_ordinary_configurations_load_neither_cryptography_nor_python_jose(tmp_path: Path) -> None:
+    """They would cost every start 9 MB, for what only files with keys need."""
+    (tmp_path / "ca.pem").write_bytes(certificates.Authority().certificate)
+    file = write(tmp_path, f'[tls]\nclient_auth = "optional"\nclient_ca = "ca.pem"\n{ISSUER}')
+    program = (
+        "import sys; from pathlib import Path; from proxy.config import load\n"
+        "load(Path(sys.argv[1]), {})\n"
+        "print([name for name in sys.modules if name.startswith(('cryptography', 'jose'))])"
+    )
+    command = [sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "[]\n"
 
 
 # Which file
@@ -418,7 +609,8 @@ def test_a_place_is_a_fault_where_the_start_would_fail_and_nowhere_else(tmp_path
         ),
         ('[ops]\naddress = "[::]:9464"', "ops.address: whoever reaches [::]:9464 sees the metrics"),
         ('[upstream]\nurl = "http://gpu:11434"', "upstream.url: prompts and answers cross the network"),
-        ("[auth]\napi_keys = false", "auth.api_keys: no credential is accepted"),
+        ("[auth]\napi_keys = false\nssh_signatures = false", "auth.api_keys: no credential is accepted"),
+        ("[auth]\npath_keys = true", "auth.path_keys: keys in URLs end up in the logs"),
     ],
 )
 def test_a_danger_is_warned_about(tmp_path: Path, text: str, beginning: str) -> None:
@@ -434,10 +626,17 @@ def test_a_danger_is_warned_about(tmp_path: Path, text: str, beginning: str) -> 
         '[ops]\naddress = "0.0.0.0:9464"\ntoken_file = "token"',
         '[upstream]\nurl = "https://gpu:11434"',
         '[upstream]\nurl = "http://[::1]:11434"',
+        "[policy]\ncloud = true",
+        "[auth]\nssh_signatures = false",
+        "[auth]\napi_keys = false",
+        f"[auth]\napi_keys = false\nssh_signatures = false\n{ISSUER}",
+        "[auth]\napi_keys = false\nssh_signatures = false\n"
+        '[tls]\nclient_auth = "optional"\nclient_ca = "ca.pem"',
     ],
 )
 def test_what_is_no_danger_is_not_warned_about(tmp_path: Path, text: str) -> None:
     (tmp_path / "token").write_text("s3cret")
+    (tmp_path / "ca.pem").write_bytes(certificates.Authority().certificate)
     assert read(tmp_path, text).warnings == ()
 
 

@@ -13,13 +13,19 @@ from proxy.config.fault import BadValueError
 from proxy.config.values import (
     Address,
     parse_address,
+    parse_algorithm,
+    parse_audience,
     parse_duration,
+    parse_issuer,
+    parse_jwks_url,
+    parse_leeway,
     parse_network,
     parse_route,
     parse_size,
+    parse_token_scope,
     parse_upstream_url,
 )
-from proxy.policy.routes import ROUTES, match
+from proxy.policy.routes import ROUTES, Scope, match
 
 
 @pytest.mark.parametrize(
@@ -119,9 +125,87 @@ def test_the_upstream_is_addressed_by_its_own_authority(
     | st.from_regex(r"[A-Z]{0,4} ?/[ -~]*", fullmatch=True)
 )
 def test_any_text_is_an_address_a_url_a_network_and_a_route_or_a_stated_fault(text: str) -> None:
-    for parse in (parse_address, parse_upstream_url, parse_network, parse_route):
+    for parse in (
+        parse_address,
+        parse_upstream_url,
+        parse_network,
+        parse_route,
+        parse_issuer,
+        parse_jwks_url,
+    ):
         with suppress(BadValueError):  # nothing else may be raised
             parse(text)
+
+
+URLS = [
+    "https://id.example.com",
+    "https://ID.example.com/",
+    "https://id.example.com:8443/realms/main/",
+    "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
+    "http://127.0.0.1:8080/realm",
+    "http://[::1]",
+    "http://localhost",
+]
+
+
+@pytest.mark.parametrize("text", URLS)
+def test_an_issuer_stays_as_it_is_written_because_tokens_are_compared_with_it(text: str) -> None:
+    assert parse_issuer(text) == parse_jwks_url(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("id.example.com", "//id.example.com", "ftp://id.example.com", "https://", "https:///realm"),
+        *("http://id.example.com", "http://10.0.0.1", "http://0.0.0.0", "http://localhost.example.com"),
+        *("http://127.0.0.1.example.com", "http://127.1", "http://2130706433", "http://id@127.0.0.1"),
+        *("https://me:pw@id.example.com", "https://id.example.com#x", "https://id.example.com:0"),
+        *("https://id.example.com:x", "https://id example.com", "https://id.example.com\n", "https://[::1"),
+    ],
+)
+def test_an_address_where_others_could_read_along_or_that_is_none_is_refused(text: str) -> None:
+    for parse in (parse_issuer, parse_jwks_url):
+        with pytest.raises(BadValueError):
+            parse(text)
+
+
+def test_an_issuer_has_no_query_and_the_address_of_its_keys_may_have_one() -> None:
+    assert parse_jwks_url("https://id.example.com/keys?p=b2c") == "https://id.example.com/keys?p=b2c"
+    assert parse_jwks_url("") == ""
+    for text in ("https://id.example.com/?p=b2c", "https://id.example.com?", ""):
+        with pytest.raises(BadValueError):
+            parse_issuer(text)
+
+
+def test_every_scope_but_admin_can_come_from_a_token() -> None:
+    for scope in Scope:
+        if scope is Scope.ADMIN:
+            with pytest.raises(BadValueError, match='"admin" never comes from a JWT'):
+                parse_token_scope(scope.value)
+        else:
+            assert parse_token_scope(scope.value) == scope.value
+    for text in ("", "READ", " read", "read inference", "*"):
+        with pytest.raises(BadValueError, match="is not a scope"):
+            parse_token_scope(text)
+
+
+@pytest.mark.parametrize("text", ["none", "None", "", "rs256", "RS256 ", "PS256", "EdDSA", "ES256K", "HS1"])
+def test_no_other_algorithm_is_taken(text: str) -> None:
+    with pytest.raises(BadValueError, match="is not one of the algorithms; write RS256, "):
+        parse_algorithm(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0s", 0), ("30s", 30), ("600s", 600), ("10m", 600)])
+def test_clocks_may_differ_by_ten_minutes_at_most(text: str, seconds: int) -> None:
+    assert parse_leeway(text) == seconds
+    with pytest.raises(BadValueError, match="from 0s to 10m"):
+        parse_leeway("601s")
+
+
+def test_an_audience_is_any_text_but_none() -> None:
+    assert parse_audience("api://größe") == "api://größe"
+    with pytest.raises(BadValueError):
+        parse_audience("")
 
 
 @given(st.ip_addresses(), st.integers(0, 65535))

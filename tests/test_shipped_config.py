@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from proxy.config import load
+from proxy.config.issuers import JwtTable
 from proxy.config.sources import options
 from proxy.config.values import Address
 
@@ -19,6 +21,8 @@ CONFIG = Path(__file__).parents[1] / "config"
 ALL_OPTIONS = (CONFIG / "config.toml").read_text("utf-8")
 # "# key = value" is a default, "key = value" is set; prose never looks like either.
 DEFAULT = re.compile(r"^# ([a-z_]+ = .+)$", re.MULTILINE)
+# The comment that begins with a table, up to an empty line.
+EXAMPLE = re.compile(r"^#   \[\[auth\.jwt]]\n(#.*\n)+", re.MULTILINE)
 
 
 def defaults() -> str:
@@ -27,8 +31,43 @@ def defaults() -> str:
     return "\n".join(line.removeprefix("# ") for line in lines)
 
 
+def example() -> str:
+    """The table [[auth.jwt]], which has no default as a whole."""
+    (found,) = EXAMPLE.finditer(ALL_OPTIONS)
+    return in_force(found[0])
+
+
+def in_force(comment: str) -> str:
+    return re.sub(r"^#(   |$)", "", comment, flags=re.MULTILINE)
+
+
 def test_every_option_stands_in_the_file_with_its_default() -> None:
-    assert {table: list(keys) for table, keys in tomllib.loads(defaults()).items()} == options()
+    expected = options()
+    expected["auth"].remove("jwt")
+    assert {table: list(keys) for table, keys in tomllib.loads(defaults()).items()} == expected
+
+
+def test_the_example_of_an_issuer_has_every_name_with_its_default(tmp_path: Path) -> None:
+    (table,) = tomllib.loads(example())["auth"]["jwt"]
+    assert list(table) == list(JwtTable.model_fields)
+    whole, short = tmp_path / "whole.toml", tmp_path / "short.toml"
+    whole.write_text(example())
+    short.write_text(
+        f'[[auth.jwt]]\nissuer = "{table["issuer"]}"\naudience = "{table["audience"]}"\ndiscovery = true'
+    )
+    assert load(whole, {}) == load(short, {})
+
+
+def test_every_name_in_the_example_is_explained() -> None:
+    for before, line in pairwise(example().splitlines()):
+        assert before.startswith("#") or not re.match("[a-z_]+ = ", line), line
+
+
+def test_the_example_works_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(EXAMPLE.sub(lambda found: in_force(found[0]), ALL_OPTIONS).replace("../data", "data"))
+    (issuer,) = load(file, {}).auth.jwt
+    assert issuer.issuer == "https://id.example.com/realms/main"
 
 
 def test_every_default_in_the_file_is_the_one_in_force(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""TLS: what the context speaks, and the self-signed pair of the first start, over real connections."""
+"""TLS: what the context speaks, whose certificates it takes from clients, and the self-signed pair of the
+first start, over real connections."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -16,10 +18,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
@@ -28,6 +31,7 @@ from hypothesis import strategies as st
 from proxy.tls import (
     ForeignFileError,
     certificate_expiry,
+    check_client_ca,
     check_pair,
     check_self_signed,
     ensure_self_signed,
@@ -170,10 +174,11 @@ def test_serving_does_not_load_cryptography(pair: Pair) -> None:
     pair.ensure()
     program = (
         "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from proxy.tls import certificate_expiry, check_pair, ensure_self_signed, server_context\n"
+        "from proxy.tls import certificate_expiry, check_client_ca, check_pair\n"
+        "from proxy.tls import ensure_self_signed, server_context\n"
         "files = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "print(ensure_self_signed(*files, datetime.now(UTC)), check_pair(*files))\n"
-        "server_context(*files), certificate_expiry(files[0])\n"
+        "server_context(*files, files[0], True), check_client_ca(files[0]), certificate_expiry(files[0])\n"
         "print([name for name in sys.modules if name.startswith('cryptography')])"
     )
     command = [sys.executable, "-c", program, str(pair.certificate), str(pair.private_key)]
@@ -189,6 +194,239 @@ def test_an_encrypted_key_is_refused_and_not_asked_for_on_the_terminal(tmp_path:
         server_context(certificate, private_key)
     (problem,) = check_pair(certificate, private_key)
     assert (problem.of, problem.wrong) == ("private_key", f"{private_key} is encrypted")
+
+
+# Certificates of clients
+
+
+class Clients:
+    """A folder with a server's pair and the certificate of an authority whose clients it lets in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = certificates.Authority()
+        self.ca = folder / "ca.pem"
+        self.ca.write_bytes(self.authority.certificate)
+        self.pair = certificates.write_pair(folder, "tls", KEY)
+
+    def context(self, required: bool) -> ssl.SSLContext:
+        return server_context(*self.pair, client_ca=self.ca, required=required)
+
+    def show(self, *certificate: bytes, key: certificates.Key = KEY) -> tuple[Path, Path]:
+        """The files of a client who shows these certificates, its own first."""
+        files = self.folder / "client.crt", self.folder / "client.key"
+        files[0].write_bytes(b"".join(certificate))
+        files[1].write_bytes(certificates.private_key(key))
+        return files
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> Clients:
+    return Clients(tmp_path)
+
+
+class Seen(NamedTuple):
+    """What a server knows of a connection that stands."""
+
+    name: str | None
+    resumed: bool
+
+
+def visit(
+    context: ssl.SSLContext,
+    shown: tuple[Path, Path] | None,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    times: int = 1,
+) -> list[Seen]:
+    """Connections one after the other, each with the session of the one before; those that stood."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.minimum_version = client.maximum_version = version
+    if shown:
+        client.load_cert_chain(*shown)
+    seen: list[Seen] = []
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(times):
+            connection, _ = listener.accept()
+            connection.settimeout(5)
+            with suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as tls:
+                shown = repr(tls.getpeercert())
+                name = re.search(r"'commonName', '(\w+)'", shown)  # the subject stands before the issuer
+                seen.append(Seen(name[1] if name else None, bool(tls.session_reused)))
+                tls.sendall(b"x")
+                tls.unwrap()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=[listener])
+        thread.start()
+        session = None
+        for _ in range(times):
+            with (
+                suppress(ssl.SSLError, ConnectionError),
+                socket.create_connection(listener.getsockname(), timeout=5) as plain,
+                client.wrap_socket(plain, session=session) as tls,
+            ):
+                if tls.recv(1):
+                    session = tls.session
+                    tls.unwrap()
+        thread.join()
+    return seen
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("required", [False, True], ids=["optional", "required"])
+def test_a_certificate_of_the_authority_is_told_by_its_name(
+    clients: Clients, required: bool, version: ssl.TLSVersion
+) -> None:
+    files = clients.authority.write_client(clients.folder, "laptop")
+    assert visit(clients.context(required), files, version) == [Seen("laptop", False)]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_without_a_certificate_only_those_get_in_who_may(clients: Clients, version: ssl.TLSVersion) -> None:
+    assert visit(clients.context(required=False), None, version) == [Seen(None, False)]
+    assert visit(clients.context(required=True), None, version) == []
+
+
+def test_a_server_without_an_authority_asks_for_no_certificate(clients: Clients) -> None:
+    files = clients.authority.write_client(clients.folder, "laptop")
+    assert visit(server_context(*clients.pair), files) == [Seen(None, False)]
+
+
+def expired(clients: Clients) -> list[bytes]:
+    return [clients.authority.issue("laptop", KEY, ends=NOW - timedelta(seconds=1))]
+
+
+def not_begun(clients: Clients) -> list[bytes]:
+    return [clients.authority.issue("laptop", KEY, ends=NOW + 91 * DAY)]
+
+
+def of_a_stranger_of_the_same_name(clients: Clients) -> list[bytes]:
+    return [certificates.Authority().issue("laptop", KEY)]
+
+
+def signed_by_itself(clients: Clients) -> list[bytes]:
+    return [certificates.certificate(KEY, "laptop")]
+
+
+def with_its_own_authority_beside_it(clients: Clients) -> list[bytes]:
+    authority = certificates.Authority("Mine")
+    return [authority.issue("laptop", KEY), authority.certificate]
+
+
+def for_a_server(clients: Clients) -> list[bytes]:
+    return [clients.authority.issue("laptop", KEY, purpose=ExtendedKeyUsageOID.SERVER_AUTH)]
+
+
+def signed_by_a_client(clients: Clients) -> list[bytes]:
+    signer = certificates.Authority("laptop")
+    signer.certificate = clients.authority.issue("laptop", signer.key)
+    return [signer.issue("laptop", KEY), signer.certificate]
+
+
+@pytest.mark.parametrize("required", [False, True], ids=["optional", "required"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        expired,
+        not_begun,
+        of_a_stranger_of_the_same_name,
+        signed_by_itself,
+        with_its_own_authority_beside_it,
+        for_a_server,
+        signed_by_a_client,
+    ],
+    ids=lambda bad: bad.__name__,
+)
+def test_a_certificate_that_does_not_hold_ends_the_handshake(
+    clients: Clients, bad: Callable[[Clients], list[bytes]], required: bool
+) -> None:
+    assert visit(clients.context(required), clients.show(*bad(clients))) == []
+
+
+def test_authorities_of_the_system_are_not_trusted(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = certificates.Authority("Everybody knows me")
+    system = clients.folder / "system.pem"
+    system.write_bytes(other.certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
+    assert visit(clients.context(required=False), clients.show(other.issue("laptop", KEY))) == []
+
+
+def test_each_of_several_authorities_is_trusted(clients: Clients) -> None:
+    other = certificates.Authority("Others")
+    clients.ca.write_bytes(clients.authority.certificate + other.certificate)
+    context = clients.context(required=True)
+    for authority in (clients.authority, other):
+        assert visit(context, clients.show(authority.issue("laptop", KEY))) == [Seen("laptop", False)]
+
+
+def test_an_authority_in_the_middle_is_trusted_alone_and_not_its_root(clients: Clients) -> None:
+    middle = certificates.Authority("Laptops", parent=clients.authority)
+    clients.ca.write_bytes(middle.certificate)
+    context = clients.context(required=True)
+    assert visit(context, clients.show(middle.issue("laptop", KEY))) == [Seen("laptop", False)]
+    assert visit(context, clients.show(clients.authority.issue("desk", KEY))) == []
+
+
+def test_below_a_root_the_client_shows_what_is_between(clients: Clients) -> None:
+    middle = certificates.Authority("Laptops", parent=clients.authority)
+    context = clients.context(required=True)
+    chain = (middle.issue("laptop", KEY), middle.certificate)
+    assert visit(context, clients.show(*chain)) == [Seen("laptop", False)]
+    assert visit(context, clients.show(chain[0])) == []
+
+
+def test_with_tls_1_3_every_connection_proves_the_certificate_anew(clients: Clients) -> None:
+    """A session that is taken up again would not be looked at, whether its certificate has ended since."""
+    files = clients.authority.write_client(clients.folder, "laptop")
+    assert visit(clients.context(required=True), files, times=3) == [Seen("laptop", False)] * 3
+    assert visit(server_context(*clients.pair), None, times=3)[1:] == [Seen(None, True)] * 2
+
+
+def test_a_session_of_tls_1_2_that_is_taken_up_again_tells_the_same_certificate(clients: Clients) -> None:
+    files = clients.authority.write_client(clients.folder, "laptop")
+    first, *later = visit(clients.context(required=True), files, ssl.TLSVersion.TLSv1_2, times=3)
+    assert first == Seen("laptop", False)
+    assert later == [Seen("laptop", True)] * 2
+
+
+def test_a_session_of_one_context_is_none_of_another(clients: Clients) -> None:
+    """After a reload, whose authority may be another, nobody gets in by what the old one gave out."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.load_cert_chain(*clients.authority.write_client(clients.folder, "laptop"))
+    with (
+        server(clients.context(required=True)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        client.wrap_socket(plain) as tls,
+    ):
+        session = tls.session
+    clients.ca.write_bytes(certificates.Authority("Others").certificate)
+    with (
+        server(clients.context(required=True)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        pytest.raises(ssl.SSLError, match="UNKNOWN_CA"),
+    ):
+        client.wrap_socket(plain, session=session)
+
+
+def test_a_file_of_authorities_has_no_problem(clients: Clients) -> None:
+    middle = certificates.Authority("Laptops", parent=clients.authority)
+    clients.ca.write_bytes(b"words\n" + clients.authority.certificate + middle.certificate)
+    assert check_client_ca(clients.ca) == []
+
+
+def test_a_list_of_revoked_certificates_is_a_problem_because_nobody_would_look_at_it(
+    clients: Clients,
+) -> None:
+    builder = x509.CertificateRevocationListBuilder().issuer_name(clients.authority.name)
+    revoked = builder.last_update(NOW).next_update(NOW + DAY).sign(clients.authority.key, hashes.SHA256())
+    clients.ca.write_bytes(clients.authority.certificate + revoked.public_bytes(serialization.Encoding.PEM))
+    (problem,) = check_client_ca(clients.ca)
+    assert problem.of == "client_ca"
+    assert problem.wrong == f"{clients.ca} holds a list of revoked certificates, which is not looked at"
 
 
 # The self-signed pair

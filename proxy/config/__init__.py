@@ -2,6 +2,7 @@
 
 values    what the texts mean (durations, sizes, addresses, URLs); pure
 fields    the types of the options
+issuers   the tables [[auth.jwt]]; key_files is what their files must hold
 tables    the tables, their options and defaults; warnings
 later     options that have a name but no effect yet
 sources   what was written where
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 
 from proxy.config import checks, later
 from proxy.config.checks import Finding
-from proxy.config.fault import BadValueError, ConfigError, Fault
+from proxy.config.fault import BadPartsError, BadValueError, ConfigError, Fault
 from proxy.config.later import Option
 from proxy.config.sources import CONFIG_VARIABLE, Written, read_environment, read_file
 from proxy.config.tables import FILES, SELF_SIGNED_FILES, Config, Table
@@ -54,7 +55,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         # What the file would have said is unknown: only what the environment says can be judged.
         _, more = _build(overrides, file)
         places = {written.place for written in overrides.values()}
-        raise ConfigError((from_file, *faults, *(fault for fault in more if fault.place in places)))
+        mine = (fault for fault in more if fault.place.partition("[")[0] in places)
+        raise ConfigError((from_file, *faults, *mine))
     written, file_faults = from_file
     config, more = _build(written | overrides, file)
     if config is None or file_faults or faults:
@@ -67,9 +69,9 @@ def _build(written: Mapping[Option, Written], file: Path) -> tuple[Config | None
     faults: dict[str, Fault] = {}
 
     def report(findings: Iterable[Finding]) -> None:
-        for (table, key), wrong, right in findings:
+        for (table, key), wrong, right, within in findings:
             at = written.get((table, key))
-            place = at.place if at else f"{file}: {table}.{key}"
+            place = (at.place if at else f"{file}: {table}.{key}") + within
             faults.setdefault(place, Fault(place, wrong, right))
 
     for option, one in written.items():
@@ -97,6 +99,7 @@ def _build(written: Mapping[Option, Written], file: Path) -> tuple[Config | None
 
     if "tls" in good:
         report(checks.check_tls(good["tls"]))
+        report(checks.check_client_certificates(good["tls"]))
     if "store" in good:
         report(checks.check_store(good["store"]))
     if "listen" in good and "ops" in good:
@@ -108,5 +111,9 @@ def _build(written: Mapping[Option, Written], file: Path) -> tuple[Config | None
 
 def _findings(table: str, error: ValidationError) -> Iterable[Finding]:
     for one in error.errors(include_url=False):
-        fault: BadValueError = one["ctx"]["error"]  # every option's type raises this, see fields
-        yield Finding((table, str(one["loc"][0])), fault.wrong, fault.right)
+        option = (table, str(one["loc"][0]))
+        # What the types of the options raise, see fields.
+        fault: BadValueError | BadPartsError = one["ctx"]["error"]
+        parts = fault.faults if isinstance(fault, BadPartsError) else (("", fault),)
+        for within, part in parts:
+            yield Finding(option, part.wrong, part.right, within)

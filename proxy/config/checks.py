@@ -12,15 +12,35 @@ from typing import NamedTuple
 from proxy.config.later import Option
 from proxy.config.tables import Listen, Ops, Store, Tls, Upstream
 from proxy.config.values import Address
-from proxy.tls import check_pair, check_self_signed
+from proxy.tls import check_client_ca, check_pair, check_self_signed
 
 
 class Finding(NamedTuple):
-    """A fault of an option, before its place is known."""
+    """A fault of an option, before its place is known; ``within`` leads on to a part of its value."""
 
     option: Option
     wrong: str
     right: str
+    within: str = ""
+
+
+def check_client_certificates(tls: Tls) -> Iterator[Finding]:
+    """Who signs them is told where they are asked for, and nowhere else."""
+    ca, auth = ("tls", "client_ca"), ("tls", "client_auth")
+    if tls.client_auth != "none" and tls.mode == "off":
+        right = 'write client_auth = "none", or another mode'
+        yield Finding(auth, "without TLS no client shows a certificate", right)
+    if tls.client_auth != "none" and tls.client_ca is None:
+        right = (
+            'name the PEM file of the authority that signs those of clients, or write client_auth = "none"'
+        )
+        yield Finding(ca, "this is missing", right)
+    if tls.client_ca is not None and tls.client_auth == "none":
+        right = 'write client_auth = "optional" or "required", or remove this'
+        yield Finding(ca, "no client is asked for a certificate", right)
+    if tls.client_ca is not None:
+        for problem in check_client_ca(tls.client_ca):
+            yield Finding(ca, problem.wrong, problem.right)
 
 
 def check_tls(tls: Tls) -> Iterator[Finding]:

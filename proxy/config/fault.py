@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,22 @@ class BadValueError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.wrong}; {self.right}"
+
+
+class BadPartsError(ValueError):
+    """A value of which several parts are wrong: where in it, as in ``[0].issuer``, and what."""
+
+    def __init__(self, faults: tuple[tuple[str, BadValueError], ...]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "\n".join(f"{within}: {fault}" for within, fault in self.faults)
+
+
+def near(name: str, names: Collection[str], all_of_them: str) -> str:
+    """What the writer meant, or all there is."""
+    if not names:
+        return "remove it"
+    close = get_close_matches(name, names, n=1)
+    return f'did you mean "{close[0]}"?' if close else f"{all_of_them}: {', '.join(names)}"

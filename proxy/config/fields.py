@@ -44,6 +44,8 @@ def kind(value: object) -> str:
             return "a list"
         case dict():
             return "a table"
+        case None:  # in JSON
+            return "null"
         case _:
             return "a date or a time"
 
@@ -59,11 +61,11 @@ def _text(value: object, right: str) -> str:
     return str(value)
 
 
-def _of(parse: Callable[[str], object], example: str) -> PlainValidator:
+def text_of(parse: Callable[[str], object], example: str) -> PlainValidator:
     return PlainValidator(lambda value: parse(_text(value, f"write text, for example {example}")))
 
 
-def _list_of(parse: Callable[[str], T], collect: Callable[[Iterable[T]], object]) -> PlainValidator:
+def list_of(parse: Callable[[str], T], collect: Callable[[Iterable[T]], object]) -> PlainValidator:
     """A TOML list of texts; in the environment a JSON list or texts with commas between them."""
 
     def read(value: object) -> object:
@@ -74,21 +76,41 @@ def _list_of(parse: Callable[[str], T], collect: Callable[[Iterable[T]], object]
                 value = json.loads(value) if value.lstrip().startswith("[") else _split(value)
             except (ValueError, RecursionError):
                 raise BadValueError("this is not valid JSON", right) from None
-        if not isinstance(value, list):
-            raise BadValueError(f"this is {kind(value)}, not a list", right)
-        good: list[T] = []
-        bad: list[BadValueError] = []
-        for item in value:
-            try:
-                good.append(parse(_text(item, right)))
-            except BadValueError as fault:
-                bad.append(fault)
-        if bad:
-            rights = dict.fromkeys(fault.right for fault in bad)
-            raise BadValueError(", ".join(fault.wrong for fault in bad), ", ".join(rights))
-        return collect(good)
+        return collect(_items(value, parse, right))
 
     return PlainValidator(read)
+
+
+def one_or_list_of(parse: Callable[[str], T], collect: Callable[[Iterable[T]], object]) -> PlainValidator:
+    """The same, or one text alone."""
+    right = "write text, or a list of texts in brackets"
+    return PlainValidator(
+        lambda value: collect(_items([value] if isinstance(value, str) else value, parse, right))
+    )
+
+
+def some(items: Iterable[str]) -> frozenset[str]:
+    """All of them, for a list that must not be empty."""
+    found = frozenset(items)
+    if not found:
+        raise BadValueError("the list is empty", "write one at least")
+    return found
+
+
+def _items(value: object, parse: Callable[[str], T], right: str) -> list[T]:
+    if not isinstance(value, list):
+        raise BadValueError(f"this is {kind(value)}, not a list", right)
+    good: list[T] = []
+    bad: list[BadValueError] = []
+    for item in value:
+        try:
+            good.append(parse(_text(item, right)))
+        except BadValueError as fault:
+            bad.append(fault)
+    if bad:
+        rights = dict.fromkeys(fault.right for fault in bad)
+        raise BadValueError(", ".join(fault.wrong for fault in bad), ", ".join(rights))
+    return good
 
 
 def _split(text: str) -> list[str]:
@@ -137,11 +159,14 @@ def _some_duration(text: str) -> float:
     return seconds
 
 
-def _header_size(text: str) -> int:
-    size = parse_size(text)
-    if not 1024 <= size <= 1 << 20:
-        raise BadValueError(f"{shown(text)} is out of range", "write a size from 1KiB to 1MiB")
-    return size
+def _size_between(low: str, high: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        size = parse_size(text)
+        if not parse_size(low) <= size <= parse_size(high):
+            raise BadValueError(f"{shown(text)} is out of range", f"write a size from {low} to {high}")
+        return size
+
+    return parse
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -196,13 +221,14 @@ def _store_url(value: object, info: ValidationInfo) -> Path:
     return _folder(info) / name
 
 
-AddressField = Annotated[Address, _of(parse_address, '"127.0.0.1:9464"')]
-DurationField = Annotated[float, _of(_some_duration, '"10s"')]
-DrainField = Annotated[float, _of(parse_duration, '"5m"')]
-HeaderSizeField = Annotated[int, _of(_header_size, '"32KiB"')]
-UpstreamField = Annotated[UpstreamUrl, _of(parse_upstream_url, '"http://127.0.0.1:11434"')]
-NetworksField = Annotated[tuple[Network, ...], _list_of(parse_network, tuple)]
-RoutesField = Annotated[frozenset[tuple[str, str]], _list_of(parse_route, frozenset)]
+AddressField = Annotated[Address, text_of(parse_address, '"127.0.0.1:9464"')]
+DurationField = Annotated[float, text_of(_some_duration, '"10s"')]
+DrainField = Annotated[float, text_of(parse_duration, '"5m"')]
+HeaderSizeField = Annotated[int, text_of(_size_between("1KiB", "1MiB"), '"32KiB"')]
+GuardedBodyField = Annotated[int, text_of(_size_between("64KiB", "1GiB"), '"64MiB"')]
+UpstreamField = Annotated[UpstreamUrl, text_of(parse_upstream_url, '"http://127.0.0.1:11434"')]
+NetworksField = Annotated[tuple[Network, ...], list_of(parse_network, tuple)]
+RoutesField = Annotated[frozenset[tuple[str, str]], list_of(parse_route, frozenset)]
 FlagField = Annotated[bool, PlainValidator(_flag)]
 PathField = Annotated[Path | None, PlainValidator(_path)]
 TokenFileField = Annotated[TokenFile | None, PlainValidator(_token_file)]

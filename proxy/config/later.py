@@ -15,16 +15,8 @@ _NO_LIMIT = "set it to 0 or remove it; no key is limited yet"
 
 # What happens anyway, and what to do about any other value.
 _OPTIONS: dict[Option, tuple[tuple[object, ...], str]] = {
-    ("tls", "client_ca"): (("",), "remove it; clients prove themselves by API keys"),
-    ("tls", "client_auth"): (("none",), 'write "none" or remove it; clients prove themselves by API keys'),
     ("upstream", "server"): ((), "name one server in upstream.url"),
     ("store", "counters"): (("memory",), 'write "memory" or remove it'),
-    ("auth", "ssh_signatures"): ((False,), "write false or remove it; clients prove themselves by API keys"),
-    ("auth", "failures_per_minute"): ((0,), "write 0 or remove it; failures are not throttled yet"),
-    ("auth", "path_keys"): ((False,), "write false or remove it; clients send keys in a header"),
-    ("auth", "jwt"): (([],), "remove it; clients prove themselves by API keys"),
-    ("policy", "cloud"): ((), "remove it; OLLAMA_NO_CLOUD=1 in the environment of Ollama closes its cloud"),
-    ("policy", "max_guarded_body"): ((), _REMOVE),
     ("limits", "requests_per_minute"): ((0,), _NO_LIMIT),
     ("limits", "tokens_per_day"): ((0,), _NO_LIMIT),
     ("limits", "concurrent"): ((0,), _NO_LIMIT),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from proxy.config import later
-from proxy.config.fault import Fault
+from proxy.config.fault import Fault, near
 from proxy.config.fields import EnvironmentText, kind, reason
 from proxy.config.later import Option
 from proxy.config.tables import Config
@@ -78,24 +78,16 @@ def read_file(file: Path) -> tuple[dict[Option, Written], list[Fault]] | Fault:
                 if (table, key) in names:
                     written[table, key] = Written(place, value)
                 else:
-                    right = _near(key, options().get(table, []), f"[{table}] has")
+                    right = near(key, options().get(table, []), f"[{table}] has")
                     faults.append(Fault(place, "unknown key", right))
     return written, faults
 
 
 def _unknown_table(place: str, name: str, value: object) -> Fault:
     if isinstance(value, dict):
-        return Fault(place, "unknown table", _near(name, options(), "the tables are"))
+        return Fault(place, "unknown table", near(name, options(), "the tables are"))
     homes = [f"[{table}]" for table, keys in options().items() if name in keys]
     return Fault(place, "a key outside of the tables", f"put it below {' or '.join(homes or ['its table'])}")
-
-
-def _near(name: str, names: Collection[str], all_of_them: str) -> str:
-    """What the writer meant, or all there is."""
-    if not names:
-        return "remove it"
-    close = get_close_matches(name, names, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"{all_of_them}: {', '.join(names)}"
 
 
 def read_environment(environ: Mapping[str, str]) -> tuple[dict[Option, Written], list[Fault]]:

@@ -16,6 +16,7 @@ from proxy.config.fields import (
     DrainField,
     DurationField,
     FlagField,
+    GuardedBodyField,
     HeaderSizeField,
     NetworksField,
     PathField,
@@ -26,6 +27,7 @@ from proxy.config.fields import (
     one_of,
     whole_number,
 )
+from proxy.config.issuers import IssuersField
 from proxy.config.values import Address, UpstreamUrl, is_loopback
 
 
@@ -53,6 +55,10 @@ class Tls(Table):
     )
     certificate: PathField = None
     private_key: PathField = None
+    client_ca: PathField = None
+    client_auth: Annotated[
+        Literal["none", "optional", "required"], one_of("none", "optional", "required")
+    ] = "none"
 
 
 class Upstream(Table):
@@ -80,6 +86,17 @@ class Store(Table):
 class Auth(Table):
     anonymous: RoutesField = frozenset({("GET", "/"), ("HEAD", "/")})
     api_keys: FlagField = True
+    ssh_signatures: FlagField = True
+    path_keys: FlagField = False
+    failures_per_minute: Annotated[int, whole_number(0, 1_000_000)] = 30
+    jwt: IssuersField = ()
+
+
+class Policy(Table):
+    """``max_guarded_body`` is in bytes."""
+
+    cloud: FlagField = False
+    max_guarded_body: GuardedBodyField = 64 * 1024 * 1024
 
 
 class Log(Table):
@@ -96,6 +113,7 @@ class Config(Table):
     ops: Ops
     store: Store
     auth: Auth
+    policy: Policy
     log: Log
 
     @property
@@ -125,5 +143,11 @@ def _warnings(config: Config) -> Iterator[str]:
             f"upstream.url: prompts and answers cross the network in clear text to {upstream.host}, where "
             "others may reach Ollama without a key; run the proxy beside Ollama, or use https"
         )
-    if not config.auth.api_keys:
+    if config.auth.path_keys:
+        yield (
+            "auth.path_keys: keys in URLs end up in the logs of clients and balancers; give the clients that "
+            "need this keys of their own, with few rights"
+        )
+    others = config.auth.ssh_signatures or config.auth.jwt or config.tls.client_auth != "none"
+    if not config.auth.api_keys and not others:
         yield "auth.api_keys: no credential is accepted, so only the routes in auth.anonymous answer"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from proxy.config.fault import BadValueError
-from proxy.policy.routes import ROUTES
+from proxy.policy.routes import ROUTES, Scope
 
 Network = IPv4Network | IPv6Network
 
@@ -27,6 +27,9 @@ _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _PORT = re.compile(r"[0-9]{1,5}")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _ROUTE = re.compile(r"([A-Z]+) (/[!-~]*)")  # RFC 9112 section 3: method, one space, target
+
+HMAC = ("HS256", "HS384", "HS512")
+ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", *HMAC)
 
 # Without those that stand for many paths: what is opened to everybody is named one by one.
 _ROUTES = {
@@ -127,25 +130,53 @@ class UpstreamUrl:
 def parse_upstream_url(text: str) -> UpstreamUrl:
     """``http://HOST:PORT`` or ``https://HOST:PORT``. No fault repeats the URL: it may hold a password."""
     right = 'write http://HOST:PORT or https://HOST:PORT, for example "http://127.0.0.1:11434"'
+    url, address = _parse_url(text, right)
+    if "?" in text or "#" in text:
+        raise BadValueError("the URL has a query or a fragment", right)
+    if url.path not in ("", "/"):
+        raise BadValueError("the URL has a path, and Ollama's routes have no prefix", right)
+    return UpstreamUrl("https" if url.scheme == "https" else "http", address.host, address.port)
+
+
+def parse_issuer(text: str) -> str:
+    """The URL that names an issuer (OpenID Connect Core 1.0 section 2), exactly as it is written."""
+    right = "write what the tokens have in iss, for example https://id.example.com/realm"
+    _check_private(text, right)
+    if "?" in text or "#" in text:
+        raise BadValueError("the URL has a query or a fragment", right)
+    return text
+
+
+def parse_jwks_url(text: str) -> str:
+    """Where an issuer's keys are; empty text is nowhere."""
+    right = "write where the issuer has its keys, for example https://id.example.com/jwks"
+    if text:
+        _check_private(text, right)
+    if "#" in text:
+        raise BadValueError("the URL has a fragment", right)
+    return text
+
+
+def _check_private(text: str, right: str) -> None:
+    """On the way to the host nobody may read along or change anything: https, or no way at all."""
+    url, address = _parse_url(text, right)
+    if url.scheme != "https" and not address.is_loopback:
+        raise BadValueError("the URL begins with http:// and is not on this machine", right)
+
+
+def _parse_url(text: str, right: str) -> tuple[SplitResult, Address]:
+    """The parts of an http or https URL, without a user. No fault repeats it: it may hold a password."""
     if not re.fullmatch(r"[!-~]*", text):  # urlsplit drops tabs and line ends instead of refusing them
         raise BadValueError("the URL has blanks or characters outside ASCII", right)
     try:
         url = urlsplit(text)
     except ValueError:  # brackets without their other half
         raise BadValueError("this is not a URL", right) from None
-    scheme: Literal["http", "https"]
-    match url.scheme:
-        case "http" | "https" as scheme:
-            pass
-        case _:
-            raise BadValueError("the URL begins with neither http:// nor https://", right)
+    if url.scheme not in ("http", "https"):
+        raise BadValueError("the URL begins with neither http:// nor https://", right)
     if "@" in url.netloc:
-        raise BadValueError("the URL has a user or a password, which Ollama does not know", right)
-    if "?" in text or "#" in text:
-        raise BadValueError("the URL has a query or a fragment", right)
-    if url.path not in ("", "/"):
-        raise BadValueError("the URL has a path, and Ollama's routes have no prefix", right)
-    port = "443" if scheme == "https" else "80"
+        raise BadValueError("the URL has a user or a password, which have no use here", right)
+    port = "443" if url.scheme == "https" else "80"
     with_port = url.netloc if re.search(r":[0-9]*\Z", url.netloc) else f"{url.netloc}:{port}"
     try:
         address = parse_address(with_port)
@@ -153,7 +184,40 @@ def parse_upstream_url(text: str) -> UpstreamUrl:
         address = None
     if address is None or address.port == 0:
         raise BadValueError("the URL has no valid host and port", right)
-    return UpstreamUrl(scheme, address.host, address.port)
+    return url, address
+
+
+def parse_algorithm(text: str) -> str:
+    """How JWTs are signed (RFC 7518 section 3.1)."""
+    if text not in ALGORITHMS:
+        raise BadValueError(f"{shown(text)} is not one of the algorithms", f"write {', '.join(ALGORITHMS)}")
+    return text
+
+
+def parse_audience(text: str) -> str:
+    """What may stand in ``aud``."""
+    if not text:
+        raise BadValueError("an audience is empty", "write what the tokens have in aud")
+    return text
+
+
+def parse_leeway(text: str) -> float:
+    """Seconds by which the clocks of an issuer and of this machine may differ."""
+    seconds = parse_duration(text)
+    if seconds > 600:
+        raise BadValueError(f"{shown(text)} is out of range", "write a duration from 0s to 10m")
+    return seconds
+
+
+def parse_token_scope(text: str) -> str:
+    """The name of a scope that a JWT may give."""
+    names = [scope.value for scope in Scope if scope is not Scope.ADMIN]
+    right = f"write {', '.join(names)}"
+    if text == Scope.ADMIN.value:
+        raise BadValueError('"admin" never comes from a JWT', right)
+    if text not in names:
+        raise BadValueError(f"{shown(text)} is not a scope", right)
+    return text
 
 
 def parse_route(text: str) -> tuple[str, str]:

@@ -1,22 +1,49 @@
-"""Finds the one credential in a request's header fields. Pure.
+"""Finds the one credential in a request. Pure.
 
-RFC 6750 section 2.1 (Bearer), RFC 7617 (Basic; the key is the password), and X-Api-Key as the Anthropic
-SDK sends it. A place that is there but empty holds no credential: SDKs send ``Bearer `` when no key is set.
+RFC 6750 section 2.1 (Bearer), RFC 7617 (Basic; the key is the password), X-Api-Key as the Anthropic SDK
+sends it, the signature of the ``ollama`` command, which has no scheme, and a key in the path where the
+operator allows it. A place that is there but empty holds no credential: SDKs send ``Bearer `` when no key
+is set.
 """
 
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
 
 from proxy.errors import ProxyError
 
 PLACES = frozenset({b"authorization", b"x-api-key"})
 """The names, in lower case, of the fields in which clients send credentials; none of them goes upstream."""
 
+PATH_PREFIX = b"/~"
+
 _CHALLENGE = b'Bearer realm="ollama-auth-proxy"'
 _ASK = ((b"WWW-Authenticate", _CHALLENGE),)
 _REFUSE = ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),)
+
+_SIGNATURE = re.compile(rb"[A-Za-z0-9+/]+={0,2}:[A-Za-z0-9+/]+={0,2}")
+_JWT = re.compile(rb"ey[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
+
+
+class Place(Enum):
+    """Where a credential stood; the values are how refusals name it."""
+
+    BEARER = "Authorization"
+    BASIC = "Authorization (Basic)"
+    SIGNATURE = "Authorization (signature)"
+    API_KEY = "X-Api-Key"
+    PATH = "the path"
+
+
+class Credential(NamedTuple):
+    """``value`` is a key, token or signature as it was sent; it may be anything."""
+
+    value: bytes
+    place: Place
 
 
 def missing() -> ProxyError:
@@ -42,54 +69,96 @@ def expired() -> ProxyError:
     )
 
 
-def find(fields: Sequence[tuple[bytes, bytes]], single: Mapping[bytes, bytes]) -> bytes:
-    """The credential that the fields (names in lower case) hold, as it was sent; it may be anything.
+def too_many_failures(per_minute: int, wait: int) -> ProxyError:
+    """Said in place of `invalid` to addresses from which too many bad credentials came; ``wait`` seconds."""
+    return ProxyError(
+        "too_many_failures",
+        "too many bad credentials came from this address: check the key, and wait before the next try",
+        headers=(
+            (b"Retry-After", b"%d" % wait),
+            (b"RateLimit-Policy", b'"failures";q=%d;w=60' % per_minute),
+            (b"RateLimit", b'"failures";r=0;t=%d' % wait),
+        ),
+    )
 
-    ``single`` are the same fields by name; of a repeated one, the last.
 
-    Raises ProxyError: ``missing_credentials`` where there is none, ``ambiguous_credentials`` where there
-    are two that differ.
+def split_path(target: bytes) -> tuple[bytes, bytes] | None:
+    """The key and the rest of a target that begins with ``/~<key>``; None where it does not.
+
+    ``/~<key>`` alone is ``/``, as a base URL without a final slash.
     """
-    if len(single) == len(fields) and b"x-api-key" not in single:  # the way of nearly every request
-        found_at_once = _from_authorization(single.get(b"authorization", b""))
-        if not found_at_once:
-            raise missing()
-        return found_at_once
-    found: bytes | None = None
+    if not target.startswith(PATH_PREFIX):
+        return None
+    path, mark, query = target[len(PATH_PREFIX) :].partition(b"?")
+    key, _, rest = path.partition(b"/")
+    return key, b"/" + rest + mark + query
+
+
+def find(
+    fields: Sequence[tuple[bytes, bytes]], single: Mapping[bytes, bytes], path_key: bytes | None = None
+) -> Credential | None:
+    """The credential that a request holds, or None.
+
+    ``fields`` have names in lower case, ``single`` are the same by name (of a repeated one, the last);
+    ``path_key`` is what stood in the path. Beside that, a field counts only where it looks like one of our
+    credentials: those clients that need the path send some ``api_key`` anyway.
+
+    Raises ProxyError ``ambiguous_credentials`` where there are two, unless they are the same key or token.
+    """
+    if path_key is None and len(single) == len(fields) and b"x-api-key" not in single:
+        return _from_authorization(single.get(b"authorization", b""))  # the way of nearly every request
+    found = Credential(path_key, Place.PATH) if path_key else None
     for name, value in fields:
         if name not in PLACES:
             continue
-        presented = _from_authorization(value) if name == b"authorization" else value.strip(b" \t")
-        if not presented:
+        presented = (
+            _from_authorization(value)
+            if name == b"authorization"
+            else Credential(value.strip(b" \t"), Place.API_KEY)
+        )
+        if presented is None or not presented.value or (path_key and not _is_ours(presented)):
             continue
-        if found is not None and found != presented:
+        if found is None:
+            found = presented
+        elif found.value != presented.value or Place.SIGNATURE in (found.place, presented.place):
             raise ProxyError(
                 "ambiguous_credentials",
-                "two different credentials in one request: send only one of Authorization and X-Api-Key",
+                f"two credentials in one request, in {found.place.value} and {presented.place.value}:"
+                " send only one",
             )
-        found = presented
-    if found is None:
-        raise missing()
+        elif presented.place is Place.BEARER:
+            found = presented
     return found
 
 
-def _from_authorization(value: bytes) -> bytes:
-    """The token or password; empty where there is none."""
+def _is_ours(credential: Credential) -> bool:
+    """Whether it could be meant for this proxy."""
+    return (
+        credential.place is Place.SIGNATURE
+        or credential.value.startswith(b"oap_")
+        or (credential.place is Place.BEARER and _JWT.fullmatch(credential.value) is not None)
+    )
+
+
+def _from_authorization(value: bytes) -> Credential | None:
     value = value.strip(b" \t")
     scheme, _, rest = value.partition(b" ")
     rest = rest.lstrip(b" ")
     match scheme.lower():
         case b"bearer":
-            return rest
+            return Credential(rest, Place.BEARER) if rest else None
         case b"basic":
             try:
                 user_and_password = binascii.a2b_base64(rest, strict_mode=True)
             except binascii.Error:
                 return _unreadable(value)
-            return user_and_password.partition(b":")[2]
-    return _unreadable(value) if value else b""
+            password = user_and_password.partition(b":")[2]
+            return Credential(password, Place.BASIC) if password else None
+    if _SIGNATURE.fullmatch(value):
+        return Credential(value, Place.SIGNATURE)
+    return _unreadable(value) if value else None
 
 
-def _unreadable(value: bytes) -> bytes:
+def _unreadable(value: bytes) -> Credential:
     """Stands for a credential that is there but of no form that we know; none of ours begins with a blank."""
-    return b" " + value
+    return Credential(b" " + value, Place.BEARER)

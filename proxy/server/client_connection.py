@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import ssl
 import struct
 import termios
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import httptools
@@ -62,6 +64,9 @@ class ClientConnection(HttpToolsProtocol):
 
     ``app`` gets an ASGI scope whose extensions hold the `Exchange`; receive and send are not used, since
     the response goes straight from the upstream's connection to this one's transport.
+
+    ``certificate`` are the subject's CN of the client's certificate, which the handshake has verified, and
+    the unix second of its end; the CN is empty where there is none or several of it.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class ClientConnection(HttpToolsProtocol):
         self.waiting: deque[Exchange] = deque()
         self.refusal: ProxyError | None = None
         self.client_address = ""
+        self.certificate: tuple[str, float] | None = None
         self.served = 0
         self.held = 0  # bytes of bodies that nobody wants yet
         self.read_size = 0
@@ -102,6 +108,8 @@ class ClientConnection(HttpToolsProtocol):
         if self.client is not None:
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])  # one spelling each
             self.client_address = self.client[0]
+        if self.shared.client_certificates:
+            self.certificate = _name_and_end(transport.get_extra_info("peercert"))
         self.parser = httptools.HttpRequestParser(self)  # strict, unlike uvicorn's own
         self.connection_scope: dict[str, Any] = {
             "type": "http",
@@ -418,6 +426,14 @@ class ClientConnection(HttpToolsProtocol):
             exchange.peer.client_failed(
                 malformed("the request body stopped coming: send it without long pauses", 408)
             )
+
+
+def _name_and_end(certificate: Mapping[str, Any] | None) -> tuple[str, float] | None:
+    """CN and end of a certificate in the form of ssl.SSLSocket.getpeercert; None without one."""
+    if not certificate:
+        return None
+    names = [str(value) for rdn in certificate["subject"] for name, value in rdn if name == "commonName"]
+    return names[0] if len(names) == 1 else "", ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
 def _unacknowledged(transport: asyncio.Transport) -> int:

@@ -45,7 +45,8 @@ class Peer(Protocol):
 class Exchange:
     """A request whose head has been read, and the means to answer it.
 
-    Times are of `time.monotonic`, in seconds. ``received`` counts body bytes.
+    Times are of `time.monotonic`, in seconds. ``received`` counts body bytes. ``path`` and ``target`` are
+    what is to be asked of Ollama: the gateway takes from them what was meant for the proxy alone.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Exchange:
         "gone",
         "head",
         "method",
+        "path",
         "peer",
         "received",
         "request_complete",
@@ -83,6 +85,7 @@ class Exchange:
         self.connection = connection
         self.method = method
         self.target = target
+        self.path = head.path
         self.fields = fields
         self.head = head
         self.request_id = request_id
@@ -144,6 +147,18 @@ class Exchange:
             peer.body_end()
         else:
             self.connection.resume_body()
+
+    @property
+    def held(self) -> list[bytes]:
+        """What has come of the body and nobody has accepted yet."""
+        return self._held
+
+    def hold(self, pieces: list[bytes]) -> None:
+        """Take a body back from a peer that has accepted it whole, for another one to accept."""
+        self.peer = None
+        self.flowing = False
+        self._held = pieces
+        self.connection.held += sum(map(len, pieces))
 
     def _let_go(self) -> list[bytes]:
         held, self._held = self._held, []

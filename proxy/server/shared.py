@@ -26,7 +26,11 @@ Refused = Callable[["ClientConnection", ProxyError, bytes, int], None]
 
 
 class Shared:
-    """Times are in seconds, sizes in bytes. ``refused`` is told of answers that no request stands behind."""
+    """Times are in seconds, sizes in bytes.
+
+    ``refused`` is told of answers that no request stands behind; ``client_certificates`` says that clients
+    are asked for one.
+    """
 
     def __init__(
         self,
@@ -36,12 +40,14 @@ class Shared:
         header_timeout: float,
         idle_timeout: float,
         refused: Refused,
+        client_certificates: bool = False,
     ) -> None:
         self.max_connections = max_connections
         self.max_header_bytes = max_header_bytes
         self.header_timeout = header_timeout
         self.idle_timeout = idle_timeout
         self.refused = refused
+        self.client_certificates = client_certificates
         self.open_connections = 0  # from accept on, handshakes included
         self.room: Callable[[], None] | None = None  # called once when a connection has gone
         self.draining = False

@@ -20,6 +20,10 @@ class NameTakenError(StoreError):
     """Another key, not revoked, has the name."""
 
 
+class PublicKeyTakenError(StoreError):
+    """Another ssh key, not revoked, has the public key."""
+
+
 _SENTENCES = {
     "SQLITE_AUTH": "may not be used: give this user read and write access to it and to its directory",
     "SQLITE_BUSY": "is locked by another process: try again, or end the program that holds it",

@@ -9,17 +9,17 @@ bare driver asks at the cost of one hop to its thread, which sleeps in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import aiosqlite
 
 from proxy.identity.api_keys import ApiKey
 from proxy.store.connection import connect
 from proxy.store.errors import StoreError, explained
-from proxy.store.rows import USABLE, Found, keys_from_rows
+from proxy.store.rows import FOLLOWED, Found, keys_from_rows
 
 _LOCK_PATIENCE = 1.0  # seconds; a lock that lasts longer is reported, and tried again
 
@@ -31,7 +31,7 @@ async def load(path: Path) -> dict[str, ApiKey]:
     """
     with explained(path):
         async with _connected(path) as connection:
-            return (await _read(connection)).keys
+            return keys_from_rows(await _read(connection)).keys
 
 
 async def follow(
@@ -48,10 +48,14 @@ async def follow(
     noticed and opened anew. ``interval`` is in seconds.
     """
     keys: Mapping[str, ApiKey] | None = None
+    rows: Sequence[Any] = ()
+    found = Found({}, ())
     reason = ""
 
-    def hand_on(found: Found) -> None:
-        nonlocal keys
+    def hand_on(read: Sequence[Any]) -> None:
+        nonlocal keys, rows, found
+        if read != rows:  # every proxy tells when keys were used, and thousands of keys take 60 ms to make
+            rows, found = read, keys_from_rows(read)
         if found.keys != keys:  # the database holds more than keys, and not every change is one of theirs
             keys = found.keys
             on_change(keys)
@@ -72,7 +76,7 @@ async def follow(
             await asyncio.sleep(interval)
 
 
-async def _until_replaced(path: Path, hand_on: Callable[[Found], None], interval: float) -> None:
+async def _until_replaced(path: Path, hand_on: Callable[[Sequence[Any]], None], interval: float) -> None:
     """Follows one file, and returns when another stands in its place."""
     database = _inode(path)
     log = _log_of(path)
@@ -107,8 +111,8 @@ async def _data_version(connection: aiosqlite.Connection) -> int:
     return int(version)
 
 
-async def _read(connection: aiosqlite.Connection) -> Found:
-    return keys_from_rows(await connection.execute_fetchall(USABLE))
+async def _read(connection: aiosqlite.Connection) -> Sequence[Any]:
+    return [*await connection.execute_fetchall(FOLLOWED)]
 
 
 def _log_of(path: Path) -> Path:

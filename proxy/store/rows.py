@@ -1,4 +1,4 @@
-"""How a key stands in the database: the one query that reads keys, and the way from its rows to ApiKey.
+"""How a key stands in the database: the query that reads keys, and the way from its rows to ApiKey.
 
 The query is plain SQL text, so that SQLAlchemy runs it for the command line and the bare driver runs it in
 the proxy, which then needs no SQLAlchemy in memory (20 MB).
@@ -11,20 +11,23 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from proxy.identity.api_keys import ApiKey
+from proxy.identity.api_keys import ApiKey, Secret, is_model_pattern
+from proxy.identity.limits import limits_from
 from proxy.store.errors import StoreError
 
 _SELECT = """
 SELECT keys.id, keys.name, keys.kind, keys.scopes, keys.models, keys.cloud, keys.limits,
-       keys.created, keys.expires, keys.last_used, keys.revoked, key_secrets.digest
+       keys.created, keys.expires, {last_used}, keys.revoked, key_secrets.digest, key_secrets.expires
 FROM keys LEFT JOIN key_secrets ON key_secrets.key_id = keys.id
 {where}
-ORDER BY keys.created, keys.name, keys.id, key_secrets.created
+ORDER BY keys.created, keys.name, keys.id, key_secrets.created, key_secrets.digest
 """
 
-ALL = _SELECT.format(where="")
-USABLE = _SELECT.format(where="WHERE keys.revoked IS NULL")
-ONE = _SELECT.format(where="WHERE keys.id = :id")
+ALL = _SELECT.format(last_used="keys.last_used", where="")
+USABLE = _SELECT.format(last_used="keys.last_used", where="WHERE keys.revoked IS NULL")
+ONE = _SELECT.format(last_used="keys.last_used", where="WHERE keys.id = :id")
+FOLLOWED = _SELECT.format(last_used="NULL", where="WHERE keys.revoked IS NULL")
+"""For a running proxy. It writes times of last use itself, and they must not make its keys look changed."""
 
 
 _LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z; there are no later dates to show
@@ -74,7 +77,7 @@ def printable(value: object) -> str:
 
 
 def values_of(key: ApiKey) -> dict[str, Any]:
-    """The columns of the table ``keys`` for a key; its digests belong to ``key_secrets``."""
+    """The columns of the table ``keys`` for a key; its secrets belong to ``key_secrets``."""
     return {
         "id": key.id,
         "name": key.name,
@@ -84,22 +87,26 @@ def values_of(key: ApiKey) -> dict[str, Any]:
         "cloud": key.cloud,
         "limits": json.dumps(dict(key.limits), sort_keys=True),
         "created": int(key.created),
-        "expires": _seconds(key.expires),
-        "last_used": _seconds(key.last_used),
-        "revoked": _seconds(key.revoked),
+        "expires": whole_seconds(key.expires),
+        "last_used": whole_seconds(key.last_used),
+        "revoked": whole_seconds(key.revoked),
     }
+
+
+def whole_seconds(time: float | None) -> int | None:
+    return None if time is None else int(time)
 
 
 def _key(rows: list[Sequence[Any]]) -> ApiKey:
     """Raises ValueError and RecursionError. SQLite keeps any type in any column, so all are checked."""
-    key_id, name, kind, scopes, models, cloud, limits, created, expires, last_used, revoked, _ = rows[0]
+    key_id, name, kind, scopes, models, cloud, limits, created, expires, last_used, revoked, *_ = rows[0]
     return ApiKey(
         id=_word(key_id),
         name=_word(name),
         kind=_word(kind),
-        digests=tuple(_digest(row[-1]) for row in rows if row[-1] is not None),
+        secrets=tuple(Secret(_digest(row[-2]), _time(row[-1])) for row in rows if row[-2] is not None),
         scopes=_scopes(scopes),
-        models=None if models is None else tuple(_texts(models)),
+        models=None if models is None else _models(models),
         cloud=bool(_number(cloud, 1)),
         limits=_limits(limits),
         created=_number(created),
@@ -135,7 +142,7 @@ def _time(value: object) -> int | None:
 @lru_cache(maxsize=64)
 def _scopes(text: object) -> frozenset[str]:
     """Most keys have the same scopes, and share one set."""
-    return frozenset(_texts(text))
+    return frozenset(map(_word, _texts(text)))
 
 
 def _texts(text: object) -> list[str]:
@@ -145,10 +152,18 @@ def _texts(text: object) -> list[str]:
     return found
 
 
+def _models(text: object) -> tuple[str, ...]:
+    patterns = tuple(_texts(text))
+    if not all(map(is_model_pattern, patterns)):
+        raise ValueError("not a list of patterns")
+    return patterns
+
+
 def _limits(text: object) -> dict[str, int]:
     found = _json(text)
-    if not isinstance(found, dict) or not all(type(limit) is int for limit in found.values()):
-        raise ValueError("not an object of whole numbers")
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    limits_from(found)
     return found
 
 
@@ -156,7 +171,3 @@ def _json(text: object) -> object:
     if not isinstance(text, str):
         raise ValueError("not text")
     return json.loads(text)
-
-
-def _seconds(time: float | None) -> int | None:
-    return None if time is None else int(time)

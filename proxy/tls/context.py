@@ -8,21 +8,40 @@ from typing import Literal, NamedTuple
 
 
 class Problem(NamedTuple):
-    """What is wrong with one of the two files."""
+    """What is wrong with one of the files."""
 
-    of: Literal["certificate", "private_key"]
+    of: Literal["certificate", "private_key", "client_ca"]
     wrong: str
     right: str
 
 
-def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3 with HTTP/1.1 only, said in ALPN (RFC 7301). Raises OSError (ssl.SSLError too)."""
+def server_context(
+    certificate: Path, private_key: Path, client_ca: Path | None = None, required: bool = False
+) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3 with HTTP/1.1 only, said in ALPN (RFC 7301). Raises OSError (ssl.SSLError too).
+
+    With ``client_ca`` clients are asked for a certificate, of an authority in that PEM file and no other.
+    One that does not hold ends the handshake; whether there has to be one is what ``required`` says.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     _load(context, certificate, private_key)
+    if client_ca is not None:
+        _ask_for_certificates(context, client_ca, required)
     return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, client_ca: Path, required: bool) -> None:
+    """That a certificate is for clients (RFC 5280 section 4.2.1.12) OpenSSL sees to by itself."""
+    context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    context.load_verify_locations(client_ca)
+    # What stands in the file is trusted, and nothing else: an authority in the middle without its root too.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # A session that is taken up again tells its certificate, but nobody looks whether it has ended since.
+    # Of TLS 1.2 that cannot be turned off: it gives tickets for two hours, or else keeps sessions in memory.
+    context.num_tickets = 0
 
 
 def _load(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
@@ -53,7 +72,40 @@ def check_pair(certificate: Path, private_key: Path) -> list[Problem]:
     return problems
 
 
-def _read(of: Literal["certificate", "private_key"], file: Path, problems: list[Problem]) -> bytes | None:
+def check_client_ca(client_ca: Path) -> list[Problem]:
+    """Why the file cannot tell whose certificates clients may show; empty where it can."""
+    problems: list[Problem] = []
+    if _read("client_ca", client_ca, problems) is None:
+        return problems
+    right = "name a PEM file with the certificates of the authorities that sign those of clients"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(client_ca)
+    except OSError:
+        return [Problem("client_ca", f"{client_ca} holds no readable certificate", right)]
+    held = context.cert_store_stats()
+    if held["x509_ca"] < held["x509"]:
+        problems.append(
+            Problem("client_ca", f"{client_ca} holds a certificate that may not sign others", right)
+        )
+    if held["crl"]:
+        wrong = f"{client_ca} holds a list of revoked certificates, which is not looked at"
+        problems.append(Problem("client_ca", wrong, "remove the list, and revoke the keys of the same names"))
+    return problems
+
+
+def holds_certificates(file: Path) -> bool:
+    """Whether a PEM file holds certificates, as one of trusted authorities does."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError:
+        return False
+    return True
+
+
+def _read(
+    of: Literal["certificate", "private_key", "client_ca"], file: Path, problems: list[Problem]
+) -> bytes | None:
     try:
         return file.read_bytes()
     except OSError as error:

@@ -24,7 +24,11 @@ _NOT_UPSTREAM = (
         b"host",  # Ollama serves only its own authority
         b"expect",  # answered here
         b"origin",  # Ollama refuses foreign origins; CORS is the proxy's business
-        b"cookie",  # may be a credential of another site
+        b"cookie",  # may be a credential of another site, and so may the next four
+        b"api-key",
+        b"x-goog-api-key",
+        b"x-auth-token",
+        b"x-access-token",
         b"forwarded",
         b"via",
         b"client-ip",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 
 from proxy.errors import Dialect, ProxyError, error_body
 from proxy.policy.routes import Route
@@ -36,9 +37,11 @@ class Relay:
     ``forwarded_at`` and ``first_byte_at`` are of `time.monotonic`, ``failure`` is the kind of an upstream
     failure and ``left_in`` the phase in which the client left, where either happened. ``answered`` says
     that a client which left had already read the end of its answer, ``cut_off`` that `cut` ended it.
+    ``body_taken`` is called when Ollama answers: what was held of the body is not needed any more.
     """
 
     __slots__ = (
+        "_body_taken",
         "_chunked",
         "_connecting",
         "_connection",
@@ -68,11 +71,14 @@ class Relay:
         "status",
     )
 
-    def __init__(self, exchange: Exchange, route: Route, pool: Pool) -> None:
+    def __init__(
+        self, exchange: Exchange, route: Route, pool: Pool, body_taken: Callable[[], None] | None = None
+    ) -> None:
         self._exchange = exchange
         self._transport = exchange.connection.transport
         self._route = route
         self._pool = pool
+        self._body_taken = body_taken
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Future[UpstreamConnection] | None = None
         self._done = Ended()
@@ -241,6 +247,8 @@ class Relay:
                     client_head(status, reason, fields, b"\r\n", body=False).data
                 )
             return True
+        if self._body_taken is not None:
+            self._body_taken()
         body = exchange.method != "HEAD" and status not in _NO_BODY
         own = b"X-Request-Id: %b\r\n" % exchange.request_id
         if self._route.dialect is Dialect.ANTHROPIC:

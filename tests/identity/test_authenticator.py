@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import ProxyError
 from proxy.identity.api_keys import ApiKey, digest, issue
-from proxy.identity.authenticator import Authenticator
+from proxy.identity.authenticator import Authenticator, Presented
 from proxy.identity.identity import Identity
 
 NOW = 1_800_000_000.0
@@ -31,7 +31,9 @@ def knowing(*keys: ApiKey) -> Authenticator:
 
 
 def ask(authenticator: Authenticator, fields: Fields, now: float = NOW) -> Identity:
-    return authenticator.authenticate(fields, dict(fields), now)
+    caller = authenticator.authenticate(Presented("GET", b"/api/tags", b"", fields, dict(fields)), now)
+    assert isinstance(caller, Identity)
+    return caller
 
 
 def bearer(text: bytes) -> Fields:
@@ -114,7 +116,7 @@ def test_two_keys_are_refused_even_if_both_are_good() -> None:
 
 def test_where_keys_are_switched_off_a_good_one_is_refused_like_a_bad_one() -> None:
     text, key = a_key()
-    authenticator = Authenticator(accept_api_keys=False)
+    authenticator = Authenticator(api_keys=False)
     authenticator.replace_keys({key.id: key})
     assert told(authenticator, bearer(text)).code == "invalid_credentials"
     assert told(authenticator, []).code == "missing_credentials"

@@ -20,7 +20,10 @@ KEY, OTHER = b"oap_0000000001_key", b"oap_0000000002_other"
 
 
 def find(fields: Fields) -> bytes:
-    return credentials.find(fields, dict(fields))
+    found = credentials.find(fields, dict(fields))
+    if found is None:
+        raise credentials.missing()
+    return found.value
 
 
 def basic(user_and_password: bytes) -> bytes:

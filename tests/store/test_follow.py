@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.identity.api_keys import ApiKey, issue
+from proxy.identity.api_keys import ApiKey, Secret, digest, issue, reissue
 from proxy.store.errors import StoreError
 from proxy.store.follow import follow, load
 from proxy.store.keys import open_store
+from proxy.store.last_used import write_last_used
+from proxy.store.rows import keys_from_rows
 from proxy.store.schema import prepare
 
 NOW = 1_800_000_000
@@ -155,6 +157,65 @@ def test_a_change_that_changes_no_key_is_not_handed_on(database):
     asyncio.run(check())
 
 
+def test_that_a_key_was_used_is_not_handed_on_and_makes_no_work(database, monkeypatch):
+    (key,) = create(database, "laptop")
+    made = []
+
+    def counted(rows):
+        made.append(rows)
+        return keys_from_rows(rows)
+
+    monkeypatch.setattr("proxy.store.follow.keys_from_rows", counted)
+
+    async def check() -> None:
+        async with following(database, interval=0.01) as follower:
+            await follower.until(lambda: follower.names() == {"laptop"})
+            for second in range(5):
+                await write_last_used(database, {key.id: NOW + second})
+                await asyncio.sleep(0.05)
+            assert (len(follower.keys), len(made)) == (1, 1)
+            await asyncio.to_thread(create, database, "phone")
+            await follower.until(lambda: follower.names() == {"laptop", "phone"})
+            assert (len(follower.keys), len(made)) == (2, 2)
+
+    asyncio.run(check())
+
+
+ROTATOR = """
+import asyncio, sys
+from pathlib import Path
+from proxy.store.keys import open_store
+store = open_store(Path(sys.argv[1]))
+asyncio.run(store.rotate(sys.argv[2], bytes.fromhex(sys.argv[3]), int(sys.argv[4]), 60))
+"""
+CHANGER = """
+import asyncio, sys
+from pathlib import Path
+from proxy.store.keys import open_store
+store = open_store(Path(sys.argv[1]))
+asyncio.run(store.change(sys.argv[2], models=["llama3.2"], limits={"max_context": 4096}))
+"""
+
+
+def test_what_another_process_rotates_and_changes_is_seen_within_two_seconds(database):
+    (key,) = create(database, "laptop")
+    (old,) = key.secrets
+    new = digest(reissue(key.id).encode())
+
+    async def check() -> None:
+        async with following(database) as follower:
+            await follower.until(lambda: follower.names() == {"laptop"})
+            await asyncio.to_thread(in_another_process, ROTATOR, database, key.id, new.hex(), NOW)
+            both = {Secret(old.digest, NOW + 60), Secret(new)}
+            await follower.until(lambda: set(follower.keys[-1][key.id].secrets) == both)
+            await asyncio.to_thread(in_another_process, CHANGER, database, key.id)
+            await follower.until(lambda: follower.keys[-1][key.id].models == ("llama3.2",))
+            assert follower.keys[-1][key.id].limits == {"max_context": 4096}
+            assert len(follower.keys) == 3
+
+    asyncio.run(check())
+
+
 def test_keys_stay_known_while_the_store_cannot_be_read_and_it_says_when_that_ends(database):
     create(database, "laptop")
 
@@ -266,6 +327,9 @@ SENSELESS = [
     *(("scopes", f"'{'[' * 100_000}'"), ("limits", "'{'"), ("limits", "'[]'"), ("models", "'[1'")),
     *(("name", "CAST(x'ff' AS TEXT)"), ("name", "'a' || char(10)"), ("kind", "x'00'"), ("cloud", "'no'")),
     *(("created", "'soon'"), ("expires", "'never'"), ("expires", "1.5"), ("expires", f"{10**15}")),
+    *(("limits", f"'{limits}'") for limits in ('{"max_context": 0}', '{"max_context": 1.5}', '{"cores": 1}')),
+    *(("models", f"'{models}'") for models in ('[""]', '["a b"]', '["a\\u001b"]', '"llama3.2"', "{}")),
+    ("scopes", "'[\"read\\n\"]'"),
 ]
 
 
@@ -290,6 +354,13 @@ def test_a_row_that_makes_no_sense_is_a_fault_and_not_a_grant(database, column, 
 def test_a_secret_that_makes_no_sense_is_a_fault_and_not_a_grant(database, digest):
     bad, good = create(database, "bad", "good")
     execute(database, f"UPDATE key_secrets SET digest = {digest} WHERE key_id = '{bad.id}'")
+    assert asyncio.run(load(database)) == {good.id: good}
+
+
+@pytest.mark.parametrize("end", ["'never'", "-1", "1.5", f"{10**15}"])
+def test_a_secret_whose_end_makes_no_sense_is_a_fault_and_not_a_grant(database, end):
+    bad, good = create(database, "bad", "good")
+    execute(database, f"UPDATE key_secrets SET expires = {end} WHERE key_id = '{bad.id}'")
     assert asyncio.run(load(database)) == {good.id: good}
 
 

@@ -120,7 +120,7 @@ def make_keys(directory: Path) -> Keys:
     scopes = ["read", "inference", "manage", "push", "account"]
     wanted: dict[str, list[str]] = {
         "default": [],
-        "every": [part for scope in scopes for part in ("--scope", scope)],
+        "every": [*(part for scope in scopes for part in ("--scope", scope)), "--cloud"],
         **{scope: ["--scope", scope] for scope in scopes},
     }
     expired = make_key(store, "expired", "--expires", "1s")
@@ -154,6 +154,9 @@ class Site:
             "upstream": {"url": f"http://{self.upstream.authority}"},
             "ops": {"address": f"127.0.0.1:{self.ops_port}"},
             "store": {"url": f"sqlite:///{keys.store}"},
+            # Many tests send bad credentials from one address, and ask the account routes.
+            "auth": {"failures_per_minute": 0},
+            "policy": {"cloud": True},
         }
         for table, values in tables.items():
             settings.setdefault(table, {}).update(values)

@@ -19,7 +19,7 @@ def test_a_client_that_left_is_499(
 ) -> None:
     site.upstream.play()
     client = connect()
-    raw = request("POST", "/api/generate", keys.default, f"X-Request-Id: {named}", body=BODY)
+    raw = request("POST", "/api/generate", keys.every, f"X-Request-Id: {named}", body=BODY)
     client.send(raw[:-5] if phase == "upload" else raw)
     exchange = site.upstream.next()
     if phase == "upload":
@@ -119,7 +119,7 @@ def test_a_body_that_breaks_is_answered_counted_and_logged_once(
     site.upstream.play("/api/chat")
     lines = len(site.log)
     client = connect()
-    begun = request("POST", "/api/chat", keys.default, f"X-Request-Id: {named}", "Transfer-Encoding: chunked")
+    begun = request("POST", "/api/chat", keys.every, f"X-Request-Id: {named}", "Transfer-Encoding: chunked")
     begun += chunked(BODY)[:-5]
     if moment == "in_the_middle":
         client.send(begun)
@@ -137,7 +137,7 @@ def test_a_body_that_breaks_is_answered_counted_and_logged_once(
     route, method = "other", "other"
     if moment == "in_the_middle":
         route, method = "/api/chat", "POST"
-        assert (line["request_id"], line["key_name"], line["outcome"]) == (named, "default", "aborted")
+        assert (line["request_id"], line["key_name"], line["outcome"]) == (named, "every", "aborted")
     assert line["route"] == route
     moved(1, "ollama_proxy_requests_total", route=route, method=method, code="400")
     moved(1, "ollama_proxy_requests_total")

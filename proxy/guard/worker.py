@@ -1,0 +1,94 @@
+"""The process that parses large bodies, so that they do not hold up everybody else's requests.
+
+The parser holds the interpreter for as long as it runs, tens of milliseconds for 10 MiB of text and more for
+millions of small values, so a thread would not help. `serve` is the process itself; its memory is limited,
+since small values take many times their length. It ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from proxy.errors import ProxyError
+from proxy.guard.judge import Asked, judge
+from proxy.policy.body import Facts
+from proxy.policy.model_names import ModelName
+from proxy.policy.routes import ROUTES
+
+NICE = 5
+"""The event loop goes first where both want the same processor."""
+
+
+def question(asked: Asked, size: int) -> bytes:
+    """What precedes a body: one line of JSON."""
+    content_type = None if asked.content_type is None else asked.content_type.decode("latin-1")
+    return json.dumps([ROUTES.index(asked.route), content_type, size]).encode() + b"\n"
+
+
+def encode(facts: Facts) -> list[Any]:
+    return [
+        facts.names,
+        facts.remote,
+        facts.web_tools,
+        facts.insecure,
+        facts.debug,
+        facts.keep_alive,
+        dict(facts.options),
+    ]
+
+
+def decode(answer: bytes) -> Facts:
+    """The facts in an answer.
+
+    Raises ProxyError where the answer is a refusal, ValueError where it is none.
+    """
+    kind, found = json.loads(answer)
+    if kind == "refused":
+        raise ProxyError(*found)
+    names, *rest = found
+    return Facts(tuple(ModelName(*name) for name in names), *rest)
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer one body after the other, until there are no more."""
+    while line := requests.readline():
+        index, content_type, size = json.loads(line)
+        asked = Asked(ROUTES[index], None if content_type is None else content_type.encode("latin-1"))
+        body = [requests.read(size)]
+        try:
+            answers.write(_answer(asked, body))
+        except MemoryError:
+            answers.write(_refusal(_too_much()))
+        answers.flush()
+
+
+def _answer(asked: Asked, pieces: Sequence[bytes]) -> bytes:
+    try:
+        return json.dumps(["facts", encode(judge(asked, pieces))]).encode() + b"\n"
+    except ProxyError as error:
+        return _refusal(error)
+
+
+def _refusal(error: ProxyError) -> bytes:
+    return json.dumps(["refused", [error.code, error.message]]).encode() + b"\n"
+
+
+def _too_much() -> ProxyError:
+    return ProxyError("body_too_large", "the body holds more values than can be read: send fewer")
+
+
+def main() -> None:
+    memory = int(sys.argv[1])
+    os.nice(NICE)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # bodies are not for the disk
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

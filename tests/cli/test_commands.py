@@ -1,0 +1,74 @@
+"""The other commands, and the help of all."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .command import proxy, said
+
+
+def test_check_config_says_ok_and_warns_on_stderr(config_file):
+    with config_file.open("a") as file:
+        file.write('[listen]\naddress = "0.0.0.0:8443"\n[tls]\nmode = "off"\n')
+    done = proxy("check-config", "--config", str(config_file))
+    assert (done.returncode, done.stdout) == (0, f"ok: {config_file}\n")
+    assert done.stderr.startswith("warning: listen.address")
+
+
+def test_check_config_reports_every_fault(config_file):
+    config_file.write_text('[listen]\nadress = 1\nidle_timeout = "soon"\n')
+    done = proxy("check-config", "--config", str(config_file))
+    assert done.returncode == 2
+    assert "listen.adress" in said(done)
+    assert "listen.idle_timeout" in said(done)
+
+
+def test_version_answers_without_loading_the_program():
+    heavy = {"alembic", "fastapi", "pydantic", "sqlalchemy"}
+    code = f"import sys, proxy.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    done = proxy("version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
+    assert json.loads(proxy("version", "--json").stdout) == {"version": done.stdout.strip()}
+
+
+COMMANDS = [
+    ("quickstart",),
+    ("serve",),
+    ("check-config",),
+    ("version",),
+    ("keys", "create"),
+    ("keys", "add-ssh"),
+    ("keys", "list"),
+    ("keys", "show"),
+    ("keys", "set"),
+    ("keys", "rotate"),
+    ("keys", "revoke"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_gives_an_example_that_can_be_copied(command):
+    done = proxy(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"Examples?:\n\s+ollama-auth-proxy " + " ".join(command), done.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((), ("keys",), ("nonsense",), ("serve", "--nonsense")),
+        *(("keys", "create"), ("keys", "add-ssh", "laptop"), ("keys", "show"), ("keys", "set")),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_with_the_usage_on_stderr(arguments):
+    done = proxy(*arguments)
+    assert done.returncode == 2
+    assert said(done).startswith("Usage: ollama-auth-proxy")

@@ -1,0 +1,3 @@
+module ollama_reader
+
+go 1.22
