@@ -97,7 +97,7 @@ class Gateway:
                 identity = known
             if route is None:
                 raise no_route(raw_path)
-            authorise_route(identity, route, self._policy)
+            authorise_route(identity, route)
             how = guard(identity, route, self._policy)
             if how is not Guard.NONE:
                 facts = self._guards.facts_at_once(exchange, route, how)

@@ -24,8 +24,11 @@ log = logging.getLogger("ollama_auth_proxy")
 REFRESH_INTERVAL = 300.0
 """Seconds after which keys are fetched anew."""
 
+RETRY_INTERVAL = 30.0
+"""Seconds after which a fetch that failed is tried again."""
+
 COOL_DOWN = 30.0
-"""Seconds between two fetches that tokens can cause, and after which a fetch that failed is tried again."""
+"""Seconds between two fetches that tokens can cause."""
 
 LOOK_INTERVAL = 5.0
 """Seconds between two looks at a file."""
@@ -91,7 +94,7 @@ class IssuerKeys:
             self._release()
 
     async def _sleep(self, good: bool) -> None:
-        seconds = REFRESH_INTERVAL if good else COOL_DOWN
+        seconds = REFRESH_INTERVAL if good else RETRY_INTERVAL
         if isinstance(self._source, KeyFile):
             seconds = LOOK_INTERVAL
         with suppress(TimeoutError):

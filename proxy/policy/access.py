@@ -83,17 +83,14 @@ def guard(identity: Identity, route: Route, policy: Policy) -> Guard:
     )
 
 
-def authorise_route(identity: Identity, route: Route, policy: Policy) -> None:
+def authorise_route(identity: Identity, route: Route) -> None:
     """Raises ProxyError where the caller may not use the route at all, whatever the request says.
 
-    ``scope_denied`` names the scope that is missing; ``cloud_denied`` where the route leads to Ollama's
-    account and the cloud is closed; ``model_denied`` for transcriptions by a key that has only some models,
-    since their form is read by rules that leave room for doubt.
+    ``scope_denied`` names the scope that is missing; ``model_denied`` for transcriptions by a key that has
+    only some models, since their form is read by rules that leave room for doubt.
     """
     if identity is not ANONYMOUS and route.scope_name not in identity.scopes:
-        raise scope_denied(route.scope_name)
-    if route.scope is Scope.ACCOUNT and not policy.cloud:
-        raise _cloud_closed("this route acts as the server's account at ollama.com")
+        raise _scope_denied(route.scope_name)
     if route.path == _TRANSCRIPTIONS and identity.models is not None:
         raise ProxyError(
             "model_denied",
@@ -120,16 +117,13 @@ def authorise_request(identity: Identity, route: Route, facts: Facts, policy: Po
             )
     if facts.remote or any(name.cloud for name in facts.names):
         _authorise_cloud(identity, facts, policy)
-    if facts.web_tools:
-        if not policy.cloud:
-            raise _cloud_closed("web_search and web_fetch are served by ollama.com")
-        if Scope.ACCOUNT.value not in identity.scopes:
-            raise scope_denied(Scope.ACCOUNT.value, "for a web_search or web_fetch tool")
+    if facts.web_tools and Scope.ACCOUNT.value not in identity.scopes:
+        raise _scope_denied(Scope.ACCOUNT.value, "for a web_search or web_fetch tool")
     if identity.limits.any:
         _check_options(identity.limits, route, facts)
 
 
-def scope_denied(scope: str, what_for: str = "") -> ProxyError:
+def _scope_denied(scope: str, what_for: str = "") -> ProxyError:
     needed = f" {what_for}" if what_for else ""
     return ProxyError(
         "scope_denied", f"this key lacks the scope '{scope}'{needed}: ask the operator for a key that has it"
@@ -147,17 +141,11 @@ def _authorise_cloud(identity: Identity, facts: Facts, policy: Policy) -> None:
         return
     cloud = next((name.canonical for name in facts.names if name.cloud), "")
     what = f"'{cloud}' runs in the cloud" if cloud else "this request leads to the cloud or another server"
-    if not policy.cloud:
-        raise _cloud_closed(what)
-    raise ProxyError(
-        "cloud_denied", f"{what}, and this key lacks the cloud grant: ask the operator for a key that has it"
-    )
-
-
-def _cloud_closed(what: str) -> ProxyError:
-    return ProxyError(
-        "cloud_denied", f"{what}, which the operator has closed: use a local model, or ask for policy.cloud"
-    )
+    if policy.cloud:
+        why = "and this key lacks the cloud grant: use a local model, or ask the operator for the grant"
+    else:
+        why = "which is closed here: use a local model, or ask the operator for policy.cloud"
+    raise ProxyError("cloud_denied", f"{what}, {why}")
 
 
 def _check_options(limits: Limits, route: Route, facts: Facts) -> None:

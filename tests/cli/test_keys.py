@@ -185,7 +185,8 @@ def test_revoke_ends_a_key_and_frees_its_name(keys, database):
 @pytest.mark.parametrize("command", [("show",), ("revoke",), ("set", "--cloud"), ("rotate",)])
 def test_an_unknown_id_fails_and_is_not_repeated(keys, database, command):
     text, _ = stored(database, "laptop")
-    for unknown in ("nosuchkey0", "", os.fsdecode(b"\xff"), *([] if command == ("show",) else [text])):
+    whole_key = [] if command == ("show",) else [text]  # of which 'show' says whether it is good
+    for unknown in ("nosuchkey0", "", os.fsdecode(b"\xff"), *whole_key):
         done = keys(*command, unknown)
         assert done.returncode == 1
         assert said(done) == (

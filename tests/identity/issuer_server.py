@@ -1,4 +1,4 @@
-"""An issuer's HTTPS server with a certificate of a private CA, which answers as the test says, or not at all."""
+"""An issuer's HTTPS server with a certificate of a private CA. It answers as the test says, or not at all."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _handler(server: IssuerServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
+        def do_GET(self) -> None:
             server.requests.append(self.path)
             answer = server.answers.get(self.path, Answer(b"not found", 404))
             with suppress(OSError):

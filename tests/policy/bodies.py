@@ -1,7 +1,7 @@
-"""Makes bodies for every route that names a model: ordinary ones, and ones that two readers could read in two ways.
+"""Makes bodies for every route that names a model: ordinary ones, and ones that can be read in two ways.
 
-Members are kept as texts of JSON, so that a name or a value can be written in any of the ways JSON has, twice,
-or wrongly.
+Members are kept as texts of JSON, so that a name or a value can be written in any way that JSON has, or
+wrongly, or twice.
 """
 
 from __future__ import annotations
@@ -32,21 +32,55 @@ PLAIN = (
 CLOUD = ("gpt-oss:cloud", "gpt-oss:120b-cloud", "smollm2:cloud", "acme/kiosk:7b-cloud", "hf.co/acme/x:cloud")
 OPTIONS = ("num_ctx", "num_predict", "num_gpu", "num_thread")
 NUMBERS = (
-    *("0", "-0", "1", "2", "4", "256", "257", "4096", "4097", "-1", "-2", "4096.0", "4096.9", "4.1e3", "4E+3"),
+    *(
+        "0",
+        "-0",
+        "1",
+        "2",
+        "4",
+        "256",
+        "257",
+        "4096",
+        "4097",
+        "-1",
+        "-2",
+        "4096.0",
+        "4096.9",
+        "4.1e3",
+        "4E+3",
+    ),
     *("1e2", "1e400", "-1e400", "1e-400", "9007199254740993", "9223372036854775807", "9223372036854775808"),
     *("-9223372036854775808", "-9223372036854775809", "1" + "0" * 60, "01", "+1", "1.", ".5", "0x10", "NaN"),
-    *("Infinity", "-Infinity", "1_000", "'1'", "٣", "1" + "0" * 400, "1" * 5000),
+    *("Infinity", "-Infinity", "1_000", "'1'", "\u0663", "1" + "0" * 400, "1" * 5000),
 )
 WRONG = ("null", "true", "false", "[]", "{}", '""', '"x"', "0", "[null]", '{"model":"sekret"}')
 KEEP_ALIVES = (
     *('"5m"', '"10s"', '"1h"', '"0"', '"0s"', '"-1"', '"-1ns"', '"1e3s"', '"1h1m1s"', '"59.999999999s"'),
-    *('"-0.1ns"', '"2562047h48m"', '"9223372036.854775808s"', '"+90s"', '"1m "', '"١m"', '""', '"1d"', "300"),
+    *(
+        '"-0.1ns"',
+        '"2562047h48m"',
+        '"9223372036.854775808s"',
+        '"+90s"',
+        '"1m "',
+        '"\u0661m"',
+        '""',
+        '"1d"',
+        "300",
+    ),
     *("0", "-1", "-0.0", "60", "59.9999999999999999", "3600.0000001", "9223372037", "1e10", "1e300"),
     *("1" + "0" * 400, "1" * 5000, "1e-400", "true", "[60]", "null", '"' + "0" * 70 + '90s"'),
 )
 TOOL_TYPES = (
     *("function", "custom", "web_search", "web_search_20250305", "web_fetch_20250910", "Web_Search"),
-    *(" web_search", "\tweb_search ", "\xa0web_search", "web_search_preview", "namespace", "web\u017fsearch", ""),
+    *(
+        " web_search",
+        "\tweb_search ",
+        "\xa0web_search",
+        "web_search_preview",
+        "namespace",
+        "web\u017fsearch",
+        "",
+    ),
     *("we\u017f_search", "web_\u017fearch", "mcp"),
 )
 
@@ -82,7 +116,13 @@ def ordinary(random: Random, route: str) -> Members:
     if route == "POST /api/copy":
         made.members = [('"source"', name), ('"destination"', quoted(random.choice(PLAIN)))]
         return made
-    if route in ("POST /api/show", "POST /api/pull", "POST /api/push", "DELETE /api/delete", "POST /api/create"):
+    if route in (
+        "POST /api/show",
+        "POST /api/pull",
+        "POST /api/push",
+        "DELETE /api/delete",
+        "POST /api/create",
+    ):
         key = random.choice(("model", "model", "name"))
         made.set(key, name)
         if random.random() < 0.2:
@@ -102,7 +142,9 @@ def ordinary(random: Random, route: str) -> Members:
     if route in ("POST /api/generate", "POST /api/chat", "POST /api/embed") and random.random() < 0.3:
         made.set("keep_alive", random.choice(('"5m"', "300", "0", "-1", '"1h30m"', "null")))
     if route in ("POST /v1/messages", "POST /v1/responses"):
-        made.set("max_tokens" if "messages" in route else "max_output_tokens", random.choice(("1", "256", "1024")))
+        made.set(
+            "max_tokens" if "messages" in route else "max_output_tokens", random.choice(("1", "256", "1024"))
+        )
         if random.random() < 0.3:
             made.set("tools", tools(random, TOOL_TYPES[:5]))
     if "completions" in route and random.random() < 0.5:
@@ -145,20 +187,44 @@ def _cased(random: Random, text: str) -> str:
 
 def _folded(random: Random, text: str) -> str:
     """With letters that fold to others: a long s, a Kelvin sign, a dotted I."""
-    return "".join({"s": "\u017f", "k": "\u212a", "i": "\u0130"}.get(c, c) if random.random() < 0.5 else c for c in text)
+    return "".join(
+        {"s": "\u017f", "k": "\u212a", "i": "\u0130"}.get(c, c) if random.random() < 0.5 else c for c in text
+    )
 
 
 def _blank(random: Random) -> str:
-    return "".join(random.choice(BLANKS + NO_BLANKS * (random.random() < 0.2)) for _ in range(random.randint(0, 2)))
+    return "".join(
+        random.choice(BLANKS + NO_BLANKS * (random.random() < 0.2)) for _ in range(random.randint(0, 2))
+    )
 
 
 _SUFFIXES = (
-    *(":cloud", ":local", ":CLOUD", ":Local", ":7b-cloud", ":7b-CLOUD", ":-cloud", "-cloud", ":latest", ":7b"),
+    *(
+        ":cloud",
+        ":local",
+        ":CLOUD",
+        ":Local",
+        ":7b-cloud",
+        ":7b-CLOUD",
+        ":-cloud",
+        "-cloud",
+        ":latest",
+        ":7b",
+    ),
     *(":cloud:local", ":local:cloud", ":local:local", ":cloud-cloud", ":local-cloud", ":c\u0142oud", ":"),
     *("@sha256:" + "a" * 64, "/", "/x", ":cloud/x", ":x-cloud/y", "\u200b", "\x00", "%3Acloud"),
 )
 _PREFIXES = (
-    *("https://", "http://", "://", "foo://", "//", "/", "registry.ollama.ai/", "registry.ollama.ai/library/"),
+    *(
+        "https://",
+        "http://",
+        "://",
+        "foo://",
+        "//",
+        "/",
+        "registry.ollama.ai/",
+        "registry.ollama.ai/library/",
+    ),
     *("library/", "https://registry.ollama.ai/library/", "x:///library/", "Registry.Ollama.AI/Library/"),
     *("registry.ollama.ai:443/library/", "hf.co/acme/", "acme/", "../", "./", ":cloud/", "a:cloud/b/"),
 )
@@ -168,9 +234,13 @@ _NAME_TRICKS: tuple[Callable[[Random, str], str], ...] = (
     lambda random, name: _blank(random) + name + _blank(random),
     lambda random, name: name + random.choice(_SUFFIXES),
     lambda random, name: name.partition(":")[0] + random.choice(_SUFFIXES),
-    lambda random, name: name + ":" + _blank(random) + random.choice(("cloud", "local", "7b-cloud")) + _blank(random),
+    lambda random, name: (
+        name + ":" + _blank(random) + random.choice(("cloud", "local", "7b-cloud")) + _blank(random)
+    ),
     lambda random, name: random.choice(_PREFIXES) + name,
-    lambda random, name: name.replace(random.choice("lo:/"), random.choice(("", "\\", "\ufffd", ".", "-", "_")), 1),
+    lambda random, name: name.replace(
+        random.choice("lo:/"), random.choice(("", "\\", "\ufffd", ".", "-", "_")), 1
+    ),
     lambda random, name: name.partition(":")[0].ljust(random.choice((79, 80, 81, 349, 351)), "x"),
     lambda random, name: name + ":" + "x" * random.choice((74, 75, 80, 81)) + random.choice(("", "-cloud")),
 )
@@ -181,13 +251,15 @@ _NAME_TRICKS: tuple[Callable[[Random, str], str], ...] = (
 def _key_variant(random: Random, name: str) -> str:
     """The name of a member, in another spelling that one of two readers may take for the same."""
     text: str = json.loads(name)
-    return random.choice((
-        quoted(_cased(random, text)),
-        quoted(_folded(random, text)),
-        _escaped(random, name),
-        quoted(text + random.choice(("\u0000", " ", "\u200b"))),
-        quoted(text.replace("_", "-")),
-    ))
+    return random.choice(
+        (
+            quoted(_cased(random, text)),
+            quoted(_folded(random, text)),
+            _escaped(random, name),
+            quoted(text + random.choice(("\u0000", " ", "\u200b"))),
+            quoted(text.replace("_", "-")),
+        )
+    )
 
 
 def _escaped(random: Random, text: str) -> str:
@@ -223,7 +295,18 @@ def _another_value(random: Random, name: str) -> str:
 _EVERY_KEY = tuple(
     f'"{key}"'
     for key in (
-        *("model", "model", "name", "name", "from", "remote_host", "source", "destination", "options", "options"),
+        *(
+            "model",
+            "model",
+            "name",
+            "name",
+            "from",
+            "remote_host",
+            "source",
+            "destination",
+            "options",
+            "options",
+        ),
         *("parameters", "keep_alive", "keep_alive", "tools", "tools", "insecure", "_debug_render_only"),
         *("max_tokens", "max_output_tokens", "max_completion_tokens"),
     )
@@ -268,7 +351,10 @@ def _merge(random: Random, made: Members) -> None:
         _insert(random, made, (name, "{" + one + "}"))
         _insert(random, made, (name, random.choice(("null", "{" + other + "}", "{}"))))
     else:
-        made.set(json.loads(name), "{" + one + "," + random.choice((two, f'"{key}":null', _escaped_member(key))) + "}")
+        made.set(
+            json.loads(name),
+            "{" + one + "," + random.choice((two, f'"{key}":null', _escaped_member(key))) + "}",
+        )
 
 
 def _escaped_member(key: str) -> str:
@@ -277,28 +363,60 @@ def _escaped_member(key: str) -> str:
 
 _MEMBER_TRICKS = (_twice, _twice, _respell, _revalue, _revalue, _add, _add, _merge)
 
-_BEHIND = (b"{}", b"x", b',{"model":"sekret"}', b'{"model":"sekret"}', b"\x00", b" ", b"\n", b"]", b"\xa0", b"//", b"\x0b")
-_BEFORE = (b"\xef\xbb\xbf", b" ", b"\r\n\t", b"\x0b", b"\xa0", b"[", b"{}", b"null", b"\x00", b")]}',\n", b"\xc2\xa0")
+_BEHIND = (
+    b"{}",
+    b"x",
+    b',{"model":"sekret"}',
+    b'{"model":"sekret"}',
+    b"\x00",
+    b" ",
+    b"\n",
+    b"]",
+    b"\xa0",
+    b"//",
+    b"\x0b",
+)
+_BEFORE = (
+    b"\xef\xbb\xbf",
+    b" ",
+    b"\r\n\t",
+    b"\x0b",
+    b"\xa0",
+    b"[",
+    b"{}",
+    b"null",
+    b"\x00",
+    b")]}',\n",
+    b"\xc2\xa0",
+)
 
 
 def _spoiled(random: Random, body: bytes) -> bytes:
     """The bytes of a body, changed after it was written."""
     at = random.randint(0, len(body))
-    return random.choice((
-        lambda: body + random.choice(_BEHIND),
-        lambda: random.choice(_BEFORE) + body,
-        lambda: body[:at] + random.choice((b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\x00", b"\x1f")) + body[at:],
-        lambda: body[:at],
-        lambda: body[:at] + bytes([random.randrange(256)]) + body[at + 1 :],
-        lambda: body.decode("utf-8", "replace").encode(random.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32"))),
-        lambda: b"[" + body + b"]",
-        lambda: body[:-1] + b',"deep":' + b"[" * 1500 + b"]" * 1500 + b"}",
-        lambda: body[:-1] + b',"deep":' + b'{"a":' * 400 + b"1" + b"}" * 400 + b"}",
-        lambda: body[:-1] + b',"long":' + b"9" * 5000 + b"}",
-        lambda: body[:-1] + b",}",
-        lambda: body.replace(b'"', b"'"),
-        lambda: body.replace(b":", b" :\t", 1).replace(b",", b"\n,\r"),
-    ))()
+    return random.choice(
+        (
+            lambda: body + random.choice(_BEHIND),
+            lambda: random.choice(_BEFORE) + body,
+            lambda: (
+                body[:at]
+                + random.choice((b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\x00", b"\x1f"))
+                + body[at:]
+            ),
+            lambda: body[:at],
+            lambda: body[:at] + bytes([random.randrange(256)]) + body[at + 1 :],
+            lambda: body.decode("utf-8", "replace").encode(
+                random.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32"))
+            ),
+            lambda: b"[" + body + b"]",
+            lambda: body[:-1] + b',"deep":' + b"[" * 1500 + b"]" * 1500 + b"}",
+            lambda: body[:-1] + b',"deep":' + b'{"a":' * 400 + b"1" + b"}" * 400 + b"}",
+            lambda: body[:-1] + b',"long":' + b"9" * 5000 + b"}",
+            lambda: body[:-1] + b",}",
+            lambda: body.replace(b'"', b"'"),
+            lambda: body.replace(b":", b" :\t", 1).replace(b",", b"\n,\r"),
+        )
+    )()
 
 
 def strange(random: Random, route: str) -> Sent:
@@ -343,46 +461,66 @@ def form(parts: list[bytes], boundary: str = BOUNDARY, end: bytes = b"--\r\n") -
     return b"\r\n".join(b"--" + boundary.encode() + one for one in [*parts, end])
 
 
-_SOUND = part("file", b"RIFF\x00\xffcl", '\r\nContent-Type: audio/x-wav', '; filename="a.wav"')
+_SOUND = part("file", b"RIFF\x00\xffcl", "\r\nContent-Type: audio/x-wav", '; filename="a.wav"')
 
 
 def strange_form(random: Random) -> Sent:
     name = strange_name(random) if random.random() < 0.5 else random.choice(PLAIN + CLOUD)
     value = name.encode("utf-8", "surrogatepass")
-    model = random.choice((
-        lambda: part("model", value),
-        lambda: part("model", value),
-        lambda: part("model", value, '\r\nContent-Type: text/plain; charset=utf-8'),
-        lambda: part("model", value, "\r\nContent-Transfer-Encoding: " + random.choice(("8bit", "binary", "base64"))),
-        lambda: part("model", value.replace(b"c", b"=63"), "\r\nContent-Transfer-Encoding: Quoted-Printable"),
-        lambda: part("model", value.replace(b"c", b"=63"), "\r\ncontent-transfer-encoding:\tquoted-printable"),
-        lambda: part("Model", value),
-        lambda: part("model", value, "", random.choice(('; filename=""', '; filename="x"', "; filename*=utf-8''"))),
-        lambda: part("x", value, "", random.choice(("; name*=utf-8''model", '; name*0="mo"; name*1="del"'))),
-        lambda: part("x", value, "", random.choice(("; filename*=utf-8''a", '; filename="\\"; name=\\"model"'))),
-        lambda: b"\r\ncontent-disposition:form-data;name=model\r\n\r\n" + value,
-        lambda: part('mod"; name="el', value),
-        lambda: b'\r\nContent-Disposition: attachment; name="model"\r\n\r\n' + value,
-        lambda: b'\r\nContent-Disposition: form-data;\r\n name="model"\r\n\r\n' + value,
-        lambda: b'\nContent-Disposition: form-data; name="model"\n\n' + value,
-        lambda: b' \r\nContent-Disposition: form-data; name="model"\r\n\r\n' + value,
-    ))()
+    model = random.choice(
+        (
+            lambda: part("model", value),
+            lambda: part("model", value),
+            lambda: part("model", value, "\r\nContent-Type: text/plain; charset=utf-8"),
+            lambda: part(
+                "model",
+                value,
+                "\r\nContent-Transfer-Encoding: " + random.choice(("8bit", "binary", "base64")),
+            ),
+            lambda: part(
+                "model", value.replace(b"c", b"=63"), "\r\nContent-Transfer-Encoding: Quoted-Printable"
+            ),
+            lambda: part(
+                "model", value.replace(b"c", b"=63"), "\r\ncontent-transfer-encoding:\tquoted-printable"
+            ),
+            lambda: part("Model", value),
+            lambda: part(
+                "model", value, "", random.choice(('; filename=""', '; filename="x"', "; filename*=utf-8''"))
+            ),
+            lambda: part(
+                "x", value, "", random.choice(("; name*=utf-8''model", '; name*0="mo"; name*1="del"'))
+            ),
+            lambda: part(
+                "x", value, "", random.choice(("; filename*=utf-8''a", '; filename="\\"; name=\\"model"'))
+            ),
+            lambda: b"\r\ncontent-disposition:form-data;name=model\r\n\r\n" + value,
+            lambda: part('mod"; name="el', value),
+            lambda: b'\r\nContent-Disposition: attachment; name="model"\r\n\r\n' + value,
+            lambda: b'\r\nContent-Disposition: form-data;\r\n name="model"\r\n\r\n' + value,
+            lambda: b'\nContent-Disposition: form-data; name="model"\n\n' + value,
+            lambda: b' \r\nContent-Disposition: form-data; name="model"\r\n\r\n' + value,
+        )
+    )()
     parts = [model, _SOUND]
     if random.random() < 0.4:
-        parts.append(part(random.choice(("model", "language", "MODEL")), random.choice((b"smollm2", b"sekret:cloud"))))
+        parts.append(
+            part(random.choice(("model", "language", "MODEL")), random.choice((b"smollm2", b"sekret:cloud")))
+        )
     random.shuffle(parts)
     boundary = random.choice((BOUNDARY, "a", "x" * 70, "a'b", BOUNDARY))
-    header = random.choice((
-        f"multipart/form-data; boundary={boundary}",
-        f"multipart/form-data; boundary={boundary}",
-        f'multipart/form-data;boundary="{boundary}"',
-        f"Multipart/Form-Data; Boundary={boundary}",
-        f"multipart/form-data; boundary=b; boundary*=utf-8''{boundary}",
-        f"multipart/form-data; boundary*0=a; boundary={boundary}",
-        f"multipart/form-data; charset=utf-8; boundary={boundary}",
-        f"multipart/mixed; boundary={boundary}",
-        "application/x-www-form-urlencoded",
-    ))
+    header = random.choice(
+        (
+            f"multipart/form-data; boundary={boundary}",
+            f"multipart/form-data; boundary={boundary}",
+            f'multipart/form-data;boundary="{boundary}"',
+            f"Multipart/Form-Data; Boundary={boundary}",
+            f"multipart/form-data; boundary=b; boundary*=utf-8''{boundary}",
+            f"multipart/form-data; boundary*0=a; boundary={boundary}",
+            f"multipart/form-data; charset=utf-8; boundary={boundary}",
+            f"multipart/mixed; boundary={boundary}",
+            "application/x-www-form-urlencoded",
+        )
+    )
     body = form(parts, boundary, random.choice((b"--\r\n", b"--", b"-- \r\n", b"--\r\nmore", b"")))
     tricks = (
         lambda: body,

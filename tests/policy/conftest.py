@@ -1,4 +1,4 @@
-"""Builds the program that reads requests as Ollama does. Without Go its tests are skipped; with CI=true they fail."""
+"""Builds the program that reads requests as Ollama does. Without Go, tests skip; with CI=true they fail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -139,15 +139,8 @@ CLOUD = {
     "with a tag": ("/v1/messages", body_of(model="x:7b-cloud"), "cloud_denied"),
     "in escapes": ("/api/generate", b'{"model":"x:\\u0063loud"}', "cloud_denied"),
     "with a blank": ("/api/embed", body_of(model="x:\u00a0cloud "), "cloud_denied"),
-    "a web tool": (
-        "/v1/messages",
-        body_of(model="x", tools=[{"type": "web_search_20250305"}]),
-        "cloud_denied",
-    ),
     "another Ollama": ("/api/create", body_of(model="x", remote_host="https://o.example"), "cloud_denied"),
     "a compressed body": ("/v1/chat/completions", b"\x28\xb5\x2f\xfd", "unreadable_body"),
-    "the account": ("/api/me", b"", "cloud_denied"),
-    "a search": ("/api/experimental/web_search", b'{"query":"x"}', "cloud_denied"),
     "in a form": (
         "/v1/audio/transcriptions",
         b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx:cloud\r\n--b--\r\n',
@@ -166,6 +159,18 @@ def test_a_closed_cloud_is_closed_to_every_key(
     answer = connect().request(request("POST", path, keys.every, *more, body=body))
     check_refusal(answer, 400 if code == "unreadable_body" else 403, code, dialect_of(path))
     assert not site.upstream.requests
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_a_web_tool_needs_the_scope_account(path: str, connect: Connect, keys: Keys, site: Site) -> None:
+    body = body_of(model="x", tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    client = connect()
+    answer = client.request(request("POST", path, keys.default, body=body))
+    check_refusal(answer, 403, "scope_denied", dialect_of(path))
+    assert "'account'" in answer.body.decode()
+    assert client.request(request("POST", path, keys.every, body=body)).status == 200
+    ours = body_of(model="x", tools=[{"type": "function", "name": "web_search"}])
+    assert client.request(request("POST", path, keys.default, body=ours)).status == 200
 
 
 def test_words_of_the_cloud_in_a_prompt_harm_nobody(connect: Connect, keys: Keys, site: Site) -> None:
