@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from fastapi import FastAPI
@@ -23,13 +23,13 @@ from proxy.allocator import keep_freed_memory
 from proxy.config import Config
 from proxy.gateway import Gateway
 from proxy.guard.guards import Guards
-from proxy.identity.authenticator import Authenticator
+from proxy.identity.authenticator import Authenticator, Tokens
 from proxy.identity.failures import Failures
 from proxy.observe import events
 from proxy.observe.access_log import AccessLog
 from proxy.observe.events import log
 from proxy.observe.log_stream import LogStream
-from proxy.observe.metrics import Metrics
+from proxy.observe.metrics import IssuerKeysState, Metrics
 from proxy.ops.health import health_routes
 from proxy.ops.listener import OpsListener
 from proxy.ops.metrics import metrics_routes
@@ -44,6 +44,9 @@ from proxy.store.schema import prepare
 from proxy.tls import ForeignFileError, certificate_expiry, ensure_self_signed, server_context
 from proxy.upstream.pool import Pool
 from proxy.upstream.probe import probe_forever
+
+if TYPE_CHECKING:
+    from proxy.identity.issuer_keys import IssuerKeys
 
 CERTIFICATE_CHECK = 3600.0
 """Seconds between two looks at how long a self-signed certificate still lasts."""
@@ -179,8 +182,9 @@ class _Proxy:
             ssl.create_default_context() if url.scheme == "https" else None,
             config.upstream.connect_timeout,
         )
+        self.issuer_keys: list[IssuerKeys] = []
         self.authenticator = Authenticator(
-            api_keys=config.auth.api_keys, ssh_signatures=config.auth.ssh_signatures
+            api_keys=config.auth.api_keys, ssh_signatures=config.auth.ssh_signatures, tokens=self._tokens()
         )
         self.guards = Guards(config.policy.max_guarded_body)
         self.gateway = Gateway(
@@ -210,9 +214,26 @@ class _Proxy:
         self.readiness = Readiness(draining=lambda: self.shared.draining)
         self.readiness.certificate_ends = self._certificate_end()
         self.metrics.certificate_expiry = lambda: self.readiness.certificate_ends
+        self.metrics.issuer_keys = lambda: [
+            IssuerKeysState(source.issuer.issuer, source.age(), source.failures)
+            for source in self.issuer_keys
+        ]
+        if self.issuer_keys:
+            self.readiness.issuers_without_keys = lambda: [
+                source.issuer.issuer for source in self.issuer_keys if source.age() is None
+            ]
         self.metrics.log_lines_dropped = lambda: stream.dropped
         self.metrics.open_connections = lambda: self.shared.open_connections
         self.ops = OpsListener(self._ops_app(), private)
+
+    def _tokens(self) -> Tokens | None:
+        if not self.config.auth.jwt:
+            return None
+        from proxy.identity.issued_tokens import IssuedTokens  # costs memory: python-jose and cryptography
+
+        tokens = IssuedTokens(self.config.auth.jwt)
+        self.issuer_keys = tokens.sources
+        return tokens
 
     def _ops_app(self) -> FastAPI:
         registry = CollectorRegistry(auto_describe=False)
@@ -236,8 +257,10 @@ class _Proxy:
             log.warning(warning)
         asyncio.get_running_loop().set_exception_handler(_log_loop_fault)
         await self.ops.start()
+        background = [asyncio.create_task(_keep_running(source.run)) for source in self.issuer_keys]
+        await asyncio.sleep(0)  # they are asked for keys from the first request on
         await self.listener.start()
-        background = [
+        background += [
             asyncio.create_task(_keep_running(work))
             for work in (
                 lambda: follow(config.store.path, self.gateway.replace_keys, self._on_store_fault),

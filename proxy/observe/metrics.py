@@ -7,9 +7,11 @@ the table, methods those of the table or ``other``, codes the statuses that were
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -75,6 +77,14 @@ class RouteMetrics:
         self.duration.observe(seconds)
 
 
+class IssuerKeysState(NamedTuple):
+    """The keys of one issuer of JWTs; ``age`` in seconds, None where they could never be read."""
+
+    issuer: str
+    age: float | None
+    failures: int
+
+
 class Metrics(Collector):
     """All that one replica counts; only the event loop writes."""
 
@@ -87,6 +97,7 @@ class Metrics(Collector):
         self.upstream_failures = dict.fromkeys(("connect", "reset", "truncated", "malformed"), 0)
         self.upstream_up: dict[str, bool] = {}
         self.certificate_expiry: Callable[[], float | None] = lambda: None
+        self.issuer_keys: Callable[[], list[IssuerKeysState]] = list
         self.log_lines_dropped: Callable[[], int] = lambda: 0
         self.open_connections: Callable[[], int] = lambda: 0
 
@@ -134,12 +145,32 @@ class Metrics(Collector):
                 "When the certificate in use ends, in unix seconds.",
                 expiry,
             )
+        yield from self._by_issuer()
         yield CounterMetricFamily(
             "ollama_proxy_log_lines_dropped",
             "Log lines dropped because nobody read them fast enough.",
             self.log_lines_dropped(),
         )
         yield InfoMetricFamily("ollama_proxy_build", "The version that runs.", {"version": self._version})
+
+    def _by_issuer(self) -> Iterator[Metric]:
+        states = self.issuer_keys()
+        if not states:
+            return
+        age = GaugeMetricFamily(
+            "ollama_proxy_jwks_age_seconds",
+            "Time since the keys of an issuer of JWTs were last read; +Inf where they never were.",
+            labels=["issuer"],
+        )
+        failures = CounterMetricFamily(
+            "ollama_proxy_jwks_failures",
+            "Times that the keys of an issuer of JWTs could not be read.",
+            labels=["issuer"],
+        )
+        for state in states:
+            age.add_metric([state.issuer], math.inf if state.age is None else state.age)
+            failures.add_metric([state.issuer], state.failures)
+        yield from (age, failures)
 
     def _by_route(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -29,6 +29,7 @@ PLAIN = (
     *("smollm2", "smollm2:135m", "SmolLM2:latest", "sekret", "sekret:7b", "library/smollm2", "acme/kiosk:7b"),
     *("acme/smollm2", "hf.co/acme/kiosk:Q4_K_M", "registry.ollama.ai/library/sekret", "host:5000/acme/x:1"),
 )
+"""Names of local models; the first three are what callers with one model may use."""
 CLOUD = ("gpt-oss:cloud", "gpt-oss:120b-cloud", "smollm2:cloud", "acme/kiosk:7b-cloud", "hf.co/acme/x:cloud")
 OPTIONS = ("num_ctx", "num_predict", "num_gpu", "num_thread")
 NUMBERS = (
@@ -323,6 +324,21 @@ def _twice(random: Random, made: Members) -> None:
     _insert(random, made, (again, random.choice(("null", value, _another_value(random, name)))))
 
 
+def _smuggle(random: Random, made: Members) -> None:
+    """Two names for one: whoever reads the one is not to know of the other."""
+    named = [name for name, _ in made.members if json.loads(name) in _NAMES]
+    if not named:
+        return
+    key = random.choice(named)
+    values = [quoted(random.choice(PLAIN[:3])), quoted(random.choice(PLAIN + CLOUD))]
+    random.shuffle(values)
+    made.set(json.loads(key), values[0])
+    again = random.choice((key, _key_variant(random, key), _key_variant(random, key)))
+    _insert(random, made, (again, values[1]))
+    if random.random() < 0.3:
+        made.members.append((random.choice((key, again)), "null"))
+
+
 def _respell(random: Random, made: Members) -> None:
     at = random.randrange(len(made.members))
     name, value = made.members[at]
@@ -361,7 +377,8 @@ def _escaped_member(key: str) -> str:
     return f'"\\u{ord(key[0]):04x}{key[1:]}":9'
 
 
-_MEMBER_TRICKS = (_twice, _twice, _respell, _revalue, _revalue, _add, _add, _merge)
+_NAMES = ("model", "name", "source", "destination", "from")
+_MEMBER_TRICKS = (_twice, _smuggle, _smuggle, _respell, _revalue, _revalue, _add, _add, _merge)
 
 _BEHIND = (
     b"{}",
@@ -428,7 +445,7 @@ def strange(random: Random, route: str) -> Sent:
     made = ordinary(random, route)
     if random.random() < 0.5:
         at = random.randrange(len(made.members))
-        if made.members[at][0] in ('"model"', '"name"', '"source"', '"destination"', '"from"'):
+        if json.loads(made.members[at][0]) in _NAMES:
             made.members[at] = (made.members[at][0], quoted(strange_name(random)))
     for _ in range(random.choice((0, 1, 1, 2, 3))):
         random.choice(_MEMBER_TRICKS)(random, made)
@@ -450,85 +467,86 @@ def strange_segment(random: Random) -> bytes:
 # Forms
 
 BOUNDARY = "----oap7MA4YWxkTrZu0gW"
+DISPOSITION = "Content-Disposition: form-data; name="
+_QUOTED_PRINTABLE = "\r\nContent-Transfer-Encoding: Quoted-Printable"
 
-
-def part(name: str, value: bytes, extra: str = "", filename: str = "") -> bytes:
-    head = f'Content-Disposition: form-data; name="{name}"{filename}{extra}'
-    return b"\r\n" + head.encode("utf-8", "surrogatepass") + b"\r\n\r\n" + value
+# Heads of the part that names the model: plain ones, and ones that can be read in two ways.
+_PLAIN_HEADS = (
+    f'\r\n{DISPOSITION}"model"\r\n\r\n',
+    "\r\ncontent-disposition:form-data;name=model\r\n\r\n",
+    f'\r\nContent-Type: text/plain; charset=utf-8\r\n{DISPOSITION}"model"\r\n\r\n',
+    f'\r\n{DISPOSITION}"model"\r\nContent-Transfer-Encoding: 8bit\r\nContent-Length: 7\r\n\r\n',
+)
+_ODD_HEADS = (
+    f'\r\n{DISPOSITION}"model"\r\nContent-Transfer-Encoding: base64\r\n\r\n',
+    f'\r\n{DISPOSITION}"model"{_QUOTED_PRINTABLE}\r\n\r\n',
+    f'\r\n{DISPOSITION}"model"\r\nContent-Transfer-Encoding: 8bit{_QUOTED_PRINTABLE}\r\n\r\n',
+    f'\r\n{DISPOSITION}"Model"\r\n\r\n',
+    f'\r\n{DISPOSITION}"model"; filename=""\r\n\r\n',
+    f'\r\n{DISPOSITION}"model"; filename="x"\r\n\r\n',
+    f"\r\n{DISPOSITION}\"model\"; filename*=utf-8''\r\n\r\n",
+    f"\r\n{DISPOSITION}\"x\"; name*=utf-8''model\r\n\r\n",
+    f'\r\n{DISPOSITION}"x"; name*0="mo"; name*1="del"\r\n\r\n',
+    f"\r\n{DISPOSITION}\"x\"; filename*=utf-8''model\r\n\r\n",
+    f'\r\n{DISPOSITION}"x"; filename="\\"; name=\\"model"\r\n\r\n',
+    f'\r\n{DISPOSITION}"mo\\del"\r\n\r\n',
+    f'\r\n{DISPOSITION}"mod"; name="el"\r\n\r\n',
+    f'\r\n{DISPOSITION}"x"; name="model"\r\n\r\n',
+    '\r\nContent-Disposition: attachment; name="model"\r\n\r\n',
+    '\r\nContent-Disposition: form-data;\r\n name="model"\r\n\r\n',
+    f'\r\n{DISPOSITION}"x"\r\n{DISPOSITION}"model"\r\n\r\n',
+    f'\n{DISPOSITION}"model"\n\n',
+    f' \r\n{DISPOSITION}"model"\r\n\r\n',
+)
+_SOUND = (
+    f'\r\n{DISPOSITION}"file"; filename="a.wav"\r\nContent-Type: audio/x-wav\r\n\r\nRIFF\x00\xffcl'.encode(
+        "latin-1"
+    )
+)
+_PLAIN_TYPES = (
+    "multipart/form-data; boundary={}",
+    'multipart/form-data;boundary="{}"',
+    "Multipart/Form-Data; Boundary={}",
+)
+_ODD_TYPES = (
+    "multipart/form-data; boundary=b; boundary*=utf-8''{}",
+    "multipart/form-data; boundary*0=a; boundary={}",
+    "multipart/form-data; charset=utf-8; boundary={}",
+    "multipart/form-data; boundary={}; boundary=b",
+    "multipart/mixed; boundary={}",
+    "application/x-www-form-urlencoded",
+)
 
 
 def form(parts: list[bytes], boundary: str = BOUNDARY, end: bytes = b"--\r\n") -> bytes:
     return b"\r\n".join(b"--" + boundary.encode() + one for one in [*parts, end])
 
 
-_SOUND = part("file", b"RIFF\x00\xffcl", "\r\nContent-Type: audio/x-wav", '; filename="a.wav"')
-
-
 def strange_form(random: Random) -> Sent:
+    """A form with a trick in about every second one."""
+    odd = [random.random() < 0.2 for _ in range(4)]
     name = strange_name(random) if random.random() < 0.5 else random.choice(PLAIN + CLOUD)
+    head = random.choice(_ODD_HEADS if odd[0] else _PLAIN_HEADS)
     value = name.encode("utf-8", "surrogatepass")
-    model = random.choice(
-        (
-            lambda: part("model", value),
-            lambda: part("model", value),
-            lambda: part("model", value, "\r\nContent-Type: text/plain; charset=utf-8"),
-            lambda: part(
-                "model",
-                value,
-                "\r\nContent-Transfer-Encoding: " + random.choice(("8bit", "binary", "base64")),
-            ),
-            lambda: part(
-                "model", value.replace(b"c", b"=63"), "\r\nContent-Transfer-Encoding: Quoted-Printable"
-            ),
-            lambda: part(
-                "model", value.replace(b"c", b"=63"), "\r\ncontent-transfer-encoding:\tquoted-printable"
-            ),
-            lambda: part("Model", value),
-            lambda: part(
-                "model", value, "", random.choice(('; filename=""', '; filename="x"', "; filename*=utf-8''"))
-            ),
-            lambda: part(
-                "x", value, "", random.choice(("; name*=utf-8''model", '; name*0="mo"; name*1="del"'))
-            ),
-            lambda: part(
-                "x", value, "", random.choice(("; filename*=utf-8''a", '; filename="\\"; name=\\"model"'))
-            ),
-            lambda: b"\r\ncontent-disposition:form-data;name=model\r\n\r\n" + value,
-            lambda: part('mod"; name="el', value),
-            lambda: b'\r\nContent-Disposition: attachment; name="model"\r\n\r\n' + value,
-            lambda: b'\r\nContent-Disposition: form-data;\r\n name="model"\r\n\r\n' + value,
-            lambda: b'\nContent-Disposition: form-data; name="model"\n\n' + value,
-            lambda: b' \r\nContent-Disposition: form-data; name="model"\r\n\r\n' + value,
-        )
-    )()
-    parts = [model, _SOUND]
-    if random.random() < 0.4:
-        parts.append(
-            part(random.choice(("model", "language", "MODEL")), random.choice((b"smollm2", b"sekret:cloud")))
-        )
+    parts = [head.encode() + (value.replace(b"c", b"=63") if _QUOTED_PRINTABLE in head else value), _SOUND]
+    if odd[1]:
+        again = random.choice((*_PLAIN_HEADS, *_ODD_HEADS)).encode()
+        parts.append(again + random.choice((b"smollm2", b"sekret:cloud")))
     random.shuffle(parts)
-    boundary = random.choice((BOUNDARY, "a", "x" * 70, "a'b", BOUNDARY))
-    header = random.choice(
-        (
-            f"multipart/form-data; boundary={boundary}",
-            f"multipart/form-data; boundary={boundary}",
-            f'multipart/form-data;boundary="{boundary}"',
-            f"Multipart/Form-Data; Boundary={boundary}",
-            f"multipart/form-data; boundary=b; boundary*=utf-8''{boundary}",
-            f"multipart/form-data; boundary*0=a; boundary={boundary}",
-            f"multipart/form-data; charset=utf-8; boundary={boundary}",
-            f"multipart/mixed; boundary={boundary}",
-            "application/x-www-form-urlencoded",
+    boundary = random.choice((BOUNDARY, "a", "x" * 70, "a'b"))
+    body = form(
+        parts, boundary, random.choice((b"-- \r\n", b"--\r\nmore", b"") if odd[2] else (b"--\r\n", b"--"))
+    )
+    content_type = random.choice(_ODD_TYPES if odd[2] else _PLAIN_TYPES).format(boundary)
+    if odd[3]:
+        body = random.choice(
+            (
+                b"preamble\r\n" + body,
+                body.replace(b"\r\n", b"\n"),
+                body.replace(b"\r\n\r\n", b"\r\n\r\n--" + boundary.encode() + b"\r\n", 1),
+                body.replace(b"\r\n\r\n", b"\r\n\n", 1),
+                body.replace(b"\r\n", b"\n", 1),
+                b"model=smollm2%3Acloud",
+            )
         )
-    )
-    body = form(parts, boundary, random.choice((b"--\r\n", b"--", b"-- \r\n", b"--\r\nmore", b"")))
-    tricks = (
-        lambda: body,
-        lambda: body,
-        lambda: b"preamble\r\n" + body,
-        lambda: body.replace(b"\r\n", b"\n"),
-        lambda: body.replace(b'"\r\n\r\n', b'"\r\n\r\n--' + boundary.encode() + b"\r\n", 1),
-        lambda: body.replace(b"\r\n\r\n", b"\r\n\n", 1),
-        lambda: b"model=smollm2%3Acloud",
-    )
-    return Sent(FORM, random.choice(tricks)(), header)
+    return Sent(FORM, body, content_type)

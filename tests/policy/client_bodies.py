@@ -301,7 +301,9 @@ def anthropic_python() -> list[Recorded]:
             thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=4096
         ),
         "message with more": lambda: create(
-            metadata={"user_id": TEXT}, stop_sequences=["\n", "🦙"], extra_body={"temperature": 0.0, "top_k": 5}
+            metadata={"user_id": TEXT},
+            stop_sequences=["\n", "🦙"],
+            extra_body={"temperature": 0.0, "top_k": 5},
         ),
         "message that searches": lambda: create(tools=[own, searching]),
         "message in the cloud": lambda: create(model="gpt-oss:120b-cloud"),

@@ -8,16 +8,17 @@ names begin with `oap-test-`.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
-from typing import NoReturn
 
 import httpx
 import pytest
 
-from ..wire.site import Keys, Site, make_keys
+from ..clients.programs import cannot_run
+from ..wire.site import Keys, Site, make_key, make_keys
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 OWN_MODELS = "oap-test-"
@@ -50,13 +51,6 @@ def ollama() -> Ollama:
     cannot_run(f"the Ollama at {url} has no model that can answer; fetch one with 'ollama pull smollm2:135m'")
 
 
-def cannot_run(reason: str) -> NoReturn:
-    """Skip, or fail where everything has to run."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     return make_keys(tmp_path_factory.mktemp("keys"))
@@ -64,9 +58,62 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def site(ollama: Ollama, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("real"), keys, upstream={"url": ollama.url})
+    site = Site(
+        tmp_path_factory.mktemp("real"), keys, upstream={"url": ollama.url}, auth={"path_keys": True}
+    )
     yield site
     site.stop()
+
+
+NewKey = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def new_key(site: Site) -> NewKey:
+    """Makes keys with the options of `keys create`, and waits until the proxy knows them."""
+
+    def make(*options: str) -> str:
+        key = make_key(site.keys.store, f"real-{next(numbers)}", *options)
+        site.keys.more.append(key)
+        wait_until_known(site, {"Authorization": f"Bearer {key}"})
+        return key
+
+    return make
+
+
+def wait_until_known(site: Site, headers: dict[str, str]) -> None:
+    with httpx.Client(base_url=url_of(site), verify=site.trust or True, trust_env=False) as client:
+        deadline = time.monotonic() + 10
+        while client.get("/api/version", headers=headers).status_code == 401:
+            assert time.monotonic() < deadline, "the proxy does not follow its store"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def limited(ollama: Ollama, tool_model: str, new_key: NewKey) -> str:
+    """A key for two models: the one that answers, and the one that takes tools."""
+    return new_key("--model", ollama.model, "--model", tool_model)
+
+
+@pytest.fixture(scope="session")
+def tool_model(ollama: Ollama, direct: httpx.Client) -> Iterator[str]:
+    """A model that takes tools, and long prompts too: its template leaves all of them out.
+
+    It answers with one word, so that clients with prompts of 50 KB get a whole answer of a small model.
+    """
+    name = f"{OWN_MODELS}tools-{os.getpid()}"
+    template = "{{ if .Tools }}{{ end }}{{ if .Messages }}{{ end }}<|im_start|>user\nHi<|im_end|>\n"
+    made = {
+        "model": name,
+        "from": ollama.model,
+        "template": f"{template}<|im_start|>assistant\n",
+        "parameters": {"num_ctx": 512, "num_predict": 8, "temperature": 0, "stop": [" ", "!", "\n"]},
+        "stream": False,
+    }
+    direct.post("/api/create", json=made).raise_for_status()
+    assert "tools" in direct.post("/api/show", json={"model": name}).json()["capabilities"]
+    yield name
+    direct.request("DELETE", "/api/delete", json={"model": name}).raise_for_status()
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,15 @@ ANSWER = "canary-answer-77ae"
 QUERY = "canary-query-90b3"
 
 
+WITH_CLOCK = """
+import sys, time
+from proxy.__main__ import main
+real, ahead = time.time, float(sys.argv.pop()) - time.time()
+time.time = lambda: real() + ahead
+main()
+"""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -86,9 +95,20 @@ def basic(user: str, password: str) -> str:
 
 
 def toml(tables: dict[str, dict[str, Any]]) -> str:
+    """A list of objects becomes an array of tables."""
     lines: list[str] = []
     for table, values in tables.items():
-        lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items()), ""]
+        arrays = {name: value for name, value in values.items() if value and isinstance(value, list)}
+        arrays = {name: value for name, value in arrays.items() if isinstance(value[0], dict)}
+        plain = {name: value for name, value in values.items() if name not in arrays}
+        lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in plain.items()), ""]
+        for name, objects in arrays.items():
+            for members in objects:
+                lines += [
+                    f"[[{table}.{name}]]",
+                    *(f"{key} = {json.dumps(v)}" for key, v in members.items()),
+                    "",
+                ]
     return "\n".join(lines)
 
 
@@ -134,7 +154,10 @@ def make_keys(directory: Path) -> Keys:
 
 
 class Site:
-    """`ollama-auth-proxy serve` as a process of its own, on free loopback ports."""
+    """`ollama-auth-proxy serve` as a process of its own, on free loopback ports.
+
+    With `clock`, its time of day begins at that unix second.
+    """
 
     def __init__(
         self,
@@ -142,6 +165,7 @@ class Site:
         keys: Keys,
         *,
         wait_for: str = "/readyz",
+        clock: float | None = None,
         **tables: dict[str, Any],
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -167,7 +191,9 @@ class Site:
         self.out, self.err = list[str](), list[str]()
         self.news = threading.Condition()
         self.process = subprocess.Popen(
-            command("serve", "--config", str(self.config)),
+            [*command(), "serve", "--config", str(self.config)]
+            if clock is None
+            else [sys.executable, "-c", WITH_CLOCK, "serve", "--config", str(self.config), str(clock)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
