@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.certificate import make_certificate
+from bench.certificate import make_certificate, make_client_ca
 from bench.effort import Effort
 from bench.load.target import Target
 from bench.measurements import Ground, Values
@@ -40,8 +40,9 @@ def run(effort: Effort, loads: list[Load], absent: set[str]) -> tuple[Samples, l
     samples: Samples = {}
     faults: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        files = make_certificate(Path(name))
-        with _upstream(effort, load_core, *files) as upstream:
+        certificate, private_key = make_certificate(Path(name))
+        files = certificate, private_key, make_client_ca(Path(name))
+        with _upstream(effort, load_core, certificate, private_key) as upstream:
             ground = Ground(effort, load_core, upstream.plain)
             for number in range(effort.rounds):
                 for load in loads:
@@ -62,14 +63,12 @@ def run(effort: Effort, loads: list[Load], absent: set[str]) -> tuple[Samples, l
 
 
 @contextmanager
-def _started(
-    who: str, load: Load, upstream: Upstream, core: int, certificate: Path, private_key: Path
-) -> Iterator[Running]:
+def _started(who: str, load: Load, upstream: Upstream, core: int, *files: Path) -> Iterator[Running]:
     if who == "direct":
         yield Running(upstream.pid, upstream.tls if load.tls else upstream.plain)
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        site = Site(Path(name), core, upstream.plain.port, load.tls, certificate, private_key)
+        site = Site(Path(name), core, upstream.plain.port, load.tls, *files)
         with STARTS[who](site) as proxy:
             yield proxy
 

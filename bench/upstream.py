@@ -4,7 +4,8 @@
 
     GET  /api/version         {"version":"0.24.0"}
     GET  /api/tags?bytes=N    a body of N bytes with a Content-Length, as fast as it is read
-    POST /api/chat            NDJSON chunks, chunked, with a pause before each
+    POST /api/chat            NDJSON chunks, chunked, with a pause before each; one line at once where the body
+                              begins with a model and "stream": false
     POST /api/blobs/…         reads and discards any Content-Length; 201
 
 It believes what it is sent: only loads and proxies of this benchmark talk to it.
@@ -36,6 +37,13 @@ _LINE = (
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
     b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+_NOT_STREAMED = b'"stream": false'
+_CHAT_BODY = _LINE % (b"", b'true,"done_reason":"stop","prompt_eval_count":9,"eval_count":150')
+_CHAT = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
+    b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(_CHAT_BODY.strip()), _CHAT_BODY.strip())
 )
 _CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 _LARGE_HEAD = (
@@ -151,6 +159,8 @@ class Exchange(asyncio.Protocol):
             self._transport.close()
 
     def _discarded(self, data: bytes) -> None:
+        if self._answer is _STREAM_HEAD and _NOT_STREAMED in data[:64]:
+            self._answer = _CHAT
         self._discard -= len(data)
         if self._discard == 0:
             self.write(self._answer)

@@ -35,9 +35,17 @@ ADVICE = {
         "Nothing. Many of these from one address may be a scan.",
     ),
     "ambiguous_credentials": Advice(
-        "Two different credentials in one request, for example in `Authorization` and in `X-Api-Key`.",
+        "Two credentials in one request, for example in `Authorization` and in `X-Api-Key`; the message "
+        "names both places.",
         "Send one. Some SDKs take a second one from their environment, such as `ANTHROPIC_API_KEY`.",
         "Nothing.",
+    ),
+    "unreadable_body": Advice(
+        "The body of a request that must be looked at is not one plain JSON object, or Ollama could read it "
+        "in another way than the proxy does: a member twice, in capitals, something behind the object, a "
+        "Content-Encoding, `model` and `name` that differ.",
+        "Send what Ollama's API describes, once, in UTF-8 and uncompressed. SDKs do.",
+        "Nothing. A client that meets this is worth a look: no ordinary one does.",
     ),
     "missing_credentials": Advice(
         "No credential, or an empty one.",
@@ -45,20 +53,38 @@ ADVICE = {
         "To open a route to everybody, name it in `auth.anonymous`.",
     ),
     "invalid_credentials": Advice(
-        "The key is unknown, revoked or misspelled, or it is not one of our keys. All look the same.",
-        "Check that the whole key was pasted, 64 characters that begin with `oap_`.",
-        "`ollama-auth-proxy keys list` shows by id, the 10 characters after `oap_`, whether it is revoked.",
+        "The key, token, signature or certificate is unknown, revoked, wrong or out of its time. All look "
+        "the same.",
+        "Check that the whole key was pasted, 64 characters that begin with `oap_`. With the `ollama` "
+        "command, check the clock.",
+        "`ollama-auth-proxy keys show -` reads a key from stdin and says what is wrong with it.",
     ),
     "expired_credentials": Advice(
         "The key is right, but its time is over.",
         "Ask for a new key.",
-        "`ollama-auth-proxy keys create NAME` makes one; revoke the old one first to use its name again.",
+        "`ollama-auth-proxy keys set ID --expires 90d` gives it more time.",
     ),
     "scope_denied": Advice(
-        "The key lacks the scope that the route needs; the message names it.",
+        "The key lacks the scope that the route, or a `web_search` tool, needs; the message names it.",
         "Use a route that the key may use, or ask for a key with that scope.",
-        "[routes.md](routes.md) says which scope opens what. Scopes of a key cannot be changed yet: "
-        "make another key.",
+        "[routes.md](routes.md) says which scope opens what; `keys set ID --scope SCOPE` changes a key.",
+    ),
+    "model_denied": Advice(
+        "The key may not use this model. For copy and create, both names count.",
+        "Use a model that the key is for.",
+        "`keys set ID --model PATTERN` says which ones it may.",
+    ),
+    "cloud_denied": Advice(
+        "The model runs in the cloud, or create names another Ollama, and the cloud is closed or the key "
+        "lacks the grant.",
+        "Use a local model, or ask for the grant.",
+        "`policy.cloud = true` opens the cloud, and `keys set ID --cloud` opens it to a key.",
+    ),
+    "option_denied": Advice(
+        "The key has a cap, and the request asks for more, or for an option that such a key may not use; the "
+        "message tells the limit.",
+        "Stay within the limit. With a cap on the answer, say how long it may become.",
+        "`keys set ID --max-context N` and the like change the caps; 0 removes one.",
     ),
     "unknown_route": Advice(
         "The path is none of Ollama's. Told only to callers who are known.",
@@ -69,6 +95,19 @@ ADVICE = {
         "The path exists, the method does not; `Allow` names those that do.",
         "Use one of the methods in `Allow`. `OPTIONS` is refused: browsers cannot use this version.",
         "Nothing.",
+    ),
+    "body_too_large": Advice(
+        "The body of a request that must be looked at is larger than `policy.max_guarded_body`, or takes too "
+        "much time or memory to read.",
+        "Send less: fewer or smaller images.",
+        "Raise `policy.max_guarded_body`. Bodies of keys that may do everything are not looked at.",
+    ),
+    "too_many_failures": Advice(
+        "More than `auth.failures_per_minute` bad credentials came from this address; has `Retry-After`. A "
+        "good credential is served all the while.",
+        "Check the key, and wait.",
+        "The access log names the address. Behind a balancer, set `listen.trusted_proxies`, or all clients "
+        "share one.",
     ),
     "headers_too_large": Advice(
         "The head of the request is larger than `listen.max_header_bytes`.",
@@ -92,7 +131,8 @@ ADVICE = {
         "The log has a traceback. It is a bug: please report it.",
     ),
     "queue_full": Advice(
-        "More connections are open than `listen.max_connections`; has `Retry-After`.",
+        "More connections are open than `listen.max_connections`, or the bodies that are being looked at "
+        "take four times `policy.max_guarded_body`; has `Retry-After`.",
         "Try again after that time; reuse connections.",
         "See `ollama_proxy_open_connections`. Raise `listen.max_connections` and the limit on open files.",
     ),
@@ -164,7 +204,8 @@ This is all that the proxy passes on. The table is `proxy/policy/routes.py`; lab
 
 A request must match a method and a path exactly, as raw bytes. A path in another spelling is 400
 (`malformed_request`). An unknown path is 404 (`unknown_route`). A known path with another method is 405
-(`method_not_allowed`). The query string is passed on as it came. See [errors.md](errors.md).
+(`method_not_allowed`). The query string is passed on as it came, except that of callers who may use the
+cloud, on routes with a model, and the `ts` of the `ollama` command. See [errors.md](errors.md).
 
 A name in braces stands for one value:
 
@@ -177,7 +218,8 @@ A name in braces stands for one value:
 {table(("scope", "opens"), scopes)}
 ## The table
 
-- **model**: where the name of the model stands. This version does not look at it.
+- **model**: where the name of the model stands. It is looked at for keys that are limited, or that may not
+  use the cloud.
 - **errors**: whose shape the errors have, see [errors.md](errors.md).
 - **stream**: how the answer is delimited when it comes in pieces.
 - **retried**: whether the proxy may send the request a second time, if a kept connection to Ollama turns out
@@ -225,7 +267,8 @@ It is one line of JSON with `Content-Type: application/json`. A HEAD request get
 
 {shapes}
 Every answer carries `X-Request-Id`, the proxy's own and Ollama's alike; on `/v1/messages` also `request-id`.
-A 401 carries `WWW-Authenticate: Bearer`. The message never holds anything that the client sent.
+A 401 carries `WWW-Authenticate: Bearer`. The message holds nothing that the client sent, but for the name of
+a model that it may not use.
 
 {table(("code", "`type` for OpenAI", "`type` for Anthropic"), types)}
 ## After the first byte

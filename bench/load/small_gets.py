@@ -1,4 +1,4 @@
-"""Small GETs on 32 connections by wrk, which is cheap enough to fill any of the proxies."""
+"""Small GETs and chats on 32 connections by wrk, which is cheap enough to fill any of the proxies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
+from bench.load import chats
 from bench.load.target import Target
 
 CONNECTIONS = 32
+_POST = Path(__file__).with_name("post.lua")
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,13 @@ def wrk() -> str | None:
     return shutil.which("wrk")
 
 
-def command(target: Target, seconds: int) -> list[str]:
-    """wrk with one thread, for whole seconds (it knows no others)."""
+def command(target: Target, seconds: int, post: bool = False) -> list[str]:
+    """wrk with one thread, for whole seconds (it knows no others); ``post`` sends chats of 1 KiB."""
     load = [wrk() or "wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
-    return [*load, "--header", f"Authorization: Bearer {target.key}", target.url + "/api/version"]
+    load += ["--header", f"Authorization: Bearer {target.key}"]
+    if post:
+        return [*load, "--script", str(_POST), target.url + chats.PATH, "--", chats.small()]
+    return [*load, target.url + "/api/version"]
 
 
 def parse(output: str) -> Gets:

@@ -25,6 +25,7 @@ class Site:
     tls: bool
     certificate: Path
     private_key: Path
+    client_ca: Path  # who could sign certificates of clients
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Running:
 
     pid: int  # the process whose CPU and memory count, with its children
     target: Target
+    limited_key: str = ""  # may use some models only, so that every body is parsed
+    free_key: str = ""  # may use every model, those in the cloud too, so that no body is looked at
 
 
 def make_key() -> str:

@@ -22,9 +22,10 @@ from proxy.cli.grants import (
     grants_of,
     parse_span,
 )
-from proxy.cli.terminal import AsJson, ConfigFile, fail, in_store, say, show
+from proxy.cli.terminal import AsJson, ConfigFile, fail, in_store, load_config, say, show
 
 if TYPE_CHECKING:
+    from proxy.config import Config
     from proxy.identity.api_keys import ApiKey
     from proxy.store.errors import StoreError
     from proxy.store.keys import KeyStore
@@ -97,7 +98,8 @@ def create_key(
         text, key = issue(name, now, **grants)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="'NAME'") from None
-    in_store(config, lambda store: store.create(key))
+    loaded = load_config(config)
+    in_store(loaded, lambda store: store.create(key))
     show(
         json.dumps({"key": text, **members(key)}, indent=2) if as_json else text,
         when_lost=f"the key {key.id} was made but could not be shown: revoke it and create another",
@@ -106,6 +108,7 @@ def create_key(
         f"Key {key.id} for {name!r}; {rights(key)}.\n"
         "Keep it now, it is not shown again. Clients send 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'."
     )
+    _say_what_is_closed(key, loaded)
 
 
 @app.command("add-ssh")
@@ -162,11 +165,13 @@ def add_ssh_key(
         key = issue_ssh(name, blob, now, **grants)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="'NAME'") from None
-    in_store(config, lambda store: store.create(key))
+    loaded = load_config(config)
+    in_store(loaded, lambda store: store.create(key))
     mark = fingerprint(key.secrets[0].digest)
     document = {"fingerprint": mark, **members(key)}
     show(json.dumps(document, indent=2) if as_json else f"added {key.id} {key.name} {mark}")
     say(f"{rights(key)}.\nThe client sets OLLAMA_AUTH=1 and OLLAMA_HOST to the address of the proxy.")
+    _say_what_is_closed(key, loaded)
 
 
 @app.command("list")
@@ -185,7 +190,7 @@ def list_keys(config: ConfigFile = None, as_json: AsJson = False) -> None:
     async def read(store: KeyStore) -> tuple[list[ApiKey], StoreError | None]:
         return await store.list(), await store.unreadable()
 
-    found, fault = in_store(config, read)
+    found, fault = in_store(load_config(config), read)
     show(json.dumps([members(key) for key in found], indent=2) if as_json else table(found, time.time()))
     if fault is not None:
         fail(f"error: {fault}", code=1)
@@ -223,7 +228,7 @@ def show_key(
         say("This key may now stand in the history of your shell: 'keys show -' reads it from stdin.")
         _show_verdict(key_id, config, as_json)
     else:
-        key = in_store(config, lambda store: store.get(key_id))
+        key = in_store(load_config(config), lambda store: store.get(key_id))
         show(_all_about(key, as_json))
 
 
@@ -266,8 +271,10 @@ def set_key(
         grants["models"] = None
     if not grants:
         raise typer.BadParameter("say what to change, for example --expires 90d")
-    key = in_store(config, lambda store: store.change(key_id, **grants))
+    loaded = load_config(config)
+    key = in_store(loaded, lambda store: store.change(key_id, **grants))
     show(_all_about(key, as_json))
+    _say_what_is_closed(key, loaded)
 
 
 @app.command("rotate")
@@ -302,7 +309,7 @@ def rotate_key(
         text = reissue((await store.get(key_id)).id)
         return text, await store.rotate(key_id, digest(text.encode("ascii")), now, overlap)
 
-    text, key = in_store(config, rotate)
+    text, key = in_store(load_config(config), rotate)
     end = rfc3339(now + overlap)
     document = {"key": text, "old_secrets_end": end, **members(key)}
     show(
@@ -328,8 +335,18 @@ def revoke_key(key_id: KeyId, config: ConfigFile = None) -> None:
 
     Next: its name is free again for 'keys create NAME'.
     """
-    key = in_store(config, lambda store: store.revoke(key_id, time.time()))
+    key = in_store(load_config(config), lambda store: store.revoke(key_id, time.time()))
     show(f"revoked {key.id} {key.name}")
+
+
+def _say_what_is_closed(key: ApiKey, config: Config) -> None:
+    """Names what the key may do, and the configuration lets nobody do."""
+    from proxy.identity.api_keys import SSH
+
+    if key.cloud and not config.policy.cloud:
+        say("Cloud models stay closed, to this key too, while policy.cloud is false.")
+    if key.kind == SSH and not config.auth.ssh_signatures:
+        say("Signatures are refused while auth.ssh_signatures is false.")
 
 
 def _all_about(key: ApiKey, as_json: bool) -> str:
@@ -355,7 +372,7 @@ def _show_verdict(text: str, config: Path | None, as_json: bool) -> None:
         except UnknownKeyError:
             return None
 
-    key = in_store(config, find) if classify(text) is Form.KEY else None
+    key = in_store(load_config(config), find) if classify(text) is Form.KEY else None
     now = time.time()
     verdict = judge(text, key, now)
     if as_json:

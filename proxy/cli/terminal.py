@@ -38,14 +38,13 @@ def load_config(file: Path | None) -> Config:
         fail(str(fault), code=2)
 
 
-def in_store(config: Path | None, action: Callable[[KeyStore], Awaitable[Result]]) -> Result:
+def in_store(config: Config, action: Callable[[KeyStore], Awaitable[Result]]) -> Result:
     """What the action returns; where the store fails, the command has failed."""
-    path = load_config(config).store.path
     from proxy.store.errors import StoreError
     from proxy.store.keys import open_store
 
     async def run() -> Result:
-        store = open_store(path)
+        store = open_store(config.store.path)
         try:
             return await action(store)
         finally:

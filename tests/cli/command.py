@@ -57,6 +57,11 @@ def stored(database: Path, name: str, **changes: object) -> tuple[str, dict[str,
     return text, members(key)
 
 
+def documents(database: Path) -> list[dict[str, object]]:
+    """What ``keys list --json`` prints, without another process."""
+    return [members(key) for key in asyncio.run(open_store(database).list())]
+
+
 def usable(database: Path, text: str, now: float | None = None) -> bool:
     """Whether a proxy that read the store now would accept the key."""
     keys = asyncio.run(load(database))

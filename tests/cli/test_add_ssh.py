@@ -14,12 +14,12 @@ import pytest
 from proxy.identity.api_keys import Secret
 from proxy.store.follow import load
 
-from .command import FINGERPRINT, said, stored
+from .command import FINGERPRINT, documents, said, stored
 
 
 def test_an_ssh_key_is_added_and_shown_with_the_fingerprint_of_ssh_keygen(keys, database, public_key):
     done = keys("add-ssh", "desk", str(public_key))
-    (document,) = json.loads(keys("list", "--json").stdout)
+    (document,) = documents(database)
     assert (done.returncode, done.stdout) == (0, f"added {document['id']} desk {FINGERPRINT}\n")
     assert "OLLAMA_AUTH=1" in done.stderr
     assert (document["kind"], document["scopes"]) == ("ssh", ["inference", "read"])
@@ -37,6 +37,14 @@ def test_an_ssh_key_is_in_the_list_changed_and_revoked_like_any_other(keys, publ
     assert changed == {**document, "models": ["llama3.2"]}
     done = keys("revoke", document["id"])
     assert (done.returncode, done.stdout) == (0, f"revoked {document['id']} desk\n")
+
+
+def test_it_is_said_that_the_configuration_refuses_signatures(keys, config_file, public_key):
+    with config_file.open("a") as file:
+        file.write("[auth]\nssh_signatures = false\n")
+    done = keys("add-ssh", "desk", str(public_key))
+    assert done.returncode == 0
+    assert "Signatures are refused while auth.ssh_signatures is false." in done.stderr
 
 
 def test_a_public_key_is_registered_once(keys, public_key):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from proxy.cli import app
 
-from .command import MEMBERS, made, said, seconds, stored, usable
+from .command import MEMBERS, documents, made, said, seconds, stored, usable
 
 EVERY_GRANT = [
     *("--scope", "inference", "--model", "llama3.2", "--model", "hf.co/acme/*", "--cloud"),
@@ -33,7 +33,7 @@ def test_every_grant_is_stored_by_every_command_that_gives_it(keys, database, pu
             arguments = [stored(database, "laptop")[1]["id"]]
     before = int(time.time())
     document = json.loads(keys(command, *arguments, *EVERY_GRANT, "--json").stdout)
-    (listed,) = json.loads(keys("list", "--json").stdout)
+    (listed,) = documents(database)
     assert {name: document[name] for name in listed} == listed
     assert list(listed) == MEMBERS
     assert (listed["scopes"], listed["models"]) == (["inference"], ["llama3.2", "hf.co/acme/*"])
@@ -49,6 +49,15 @@ def test_create_says_what_was_granted(keys):
         "answers of at most 500 tokens; keep_alive of at least 30s; keep_alive of at most 2h; expires: 20",
     ):
         assert told in done.stderr
+
+
+def test_it_is_said_that_the_configuration_keeps_the_cloud_closed(keys, config_file):
+    closed = "Cloud models stay closed, to this key too, while policy.cloud is false."
+    assert closed in keys("create", "a", "--cloud").stderr
+    assert "policy.cloud" not in keys("create", "b").stderr
+    with config_file.open("a") as file:
+        file.write("[policy]\ncloud = true\n")
+    assert "policy.cloud" not in keys("create", "c", "--cloud").stderr
 
 
 def test_no_cloud_no_limit_and_no_end_can_be_said_too(keys):
@@ -122,9 +131,9 @@ def test_set_changes_what_is_given_and_nothing_else(keys, database):
             (wanted["limits"] if member in EVERY_LIMIT else wanted)[member] = value
         wanted["limits"] = {name: limit for name, limit in wanted["limits"].items() if limit}
         done = keys("set", wanted["id"], *arguments, "--json")
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
         assert json.loads(done.stdout) == wanted
-    assert json.loads(keys("show", wanted["id"], "--json").stdout) == wanted
+    assert documents(database) == [wanted]
     assert usable(database, text)
 
 

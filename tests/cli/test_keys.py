@@ -120,7 +120,8 @@ def test_list_is_an_aligned_table(keys, database):
         expires=2**33,
         last_used=int(time.time()),
     )
-    assert [re.split(r"  +", line) for line in keys("list").stdout.splitlines()] == [
+    lines = keys("list").stdout.splitlines()
+    assert [re.split(r"  +", line) for line in lines] == [
         ["ID", "NAME", "KIND", "SCOPES", "MODELS", "CLOUD", "CREATED", "EXPIRES", "LAST USED", "STATE"],
         [
             *(first["id"], "a", "api_key", "inference,read", "all", "no"),
@@ -131,8 +132,7 @@ def test_list_is_an_aligned_table(keys, database):
             *(second["created"], second["expires"], second["last_used"], "active"),
         ],
     ]
-    starts = {line.index(first["created"][:4], 40) for line in keys("list").stdout.splitlines()[1:]}
-    assert starts == {keys("list").stdout.index("CREATED")}
+    assert {line.index(first["created"][:4], 40) for line in lines[1:]} == {lines[0].index("CREATED")}
 
 
 def test_list_says_which_keys_have_expired(keys, database):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from .command import MEMBERS, said, seconds, stored, usable
+from .command import MEMBERS, documents, said, seconds, stored, usable
 
 
 def test_rotate_prints_the_new_key_and_nothing_else_on_stdout(keys, database):
@@ -25,7 +25,7 @@ def test_rotate_prints_the_new_key_and_nothing_else_on_stdout(keys, database):
     for now, old_holds in [(before, True), (before + 86_390, True), (time.time() + 86_401, False)]:
         assert usable(database, old, now) == old_holds
         assert usable(database, new, now)
-    assert json.loads(keys("list", "--json").stdout) == [document]
+    assert documents(database) == [document]
 
 
 def test_the_overlap_is_what_was_asked_for(keys, database):

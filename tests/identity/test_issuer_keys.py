@@ -414,8 +414,11 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @in_a_loop
-async def test_each_change_is_told_once(server: IssuerServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_change_is_told_once(
+    server: IssuerServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(issuer_keys, "REFRESH_INTERVAL", 0.03)
     async with fetching(server) as joined:
         name = f"issuer {server.url}"
         server.stop()
@@ -424,14 +427,19 @@ async def test_each_change_is_told_once(server: IssuerServer, caplog: pytest.Log
         server.answers[KEYS] = Answer(jwks(OLD.jwk(), NEW.jwk(), NEW.jwk(kid="weak", use="enc")))
         server.start()
         await joined.until(lambda: joined.changes == 2)
-        server.publish()
+        await asyncio.sleep(0.1)
+        server.stop()
+        monkeypatch.setattr(issuer_keys, "COOL_DOWN", 0.0)
+        assert not await joined.lets_in(joined.token(Signer("RS256", NEW.key, "third")))
+    away = "the keys cannot be read: it cannot be reached"
     assert lines(caplog) == [
         f"{name}: 1 keys in use, 0 published ones cannot be used",
-        f"{name}: the keys cannot be read: it cannot be reached; the 1 that were read before stay in force",
+        f"{name}: {away}; the 1 that were read before stay in force",
         f"{name}: 2 keys in use, 1 published ones cannot be used",
+        f"{name}: {away}; the 2 that were read before stay in force",
     ]
     assert [record.levelname for record in caplog.records if record.name == "ollama_auth_proxy"] == [
-        "INFO", "WARNING", "INFO",
+        "INFO", "WARNING", "INFO", "WARNING",
     ]  # fmt: skip
 
 

@@ -143,6 +143,17 @@ def test_for_a_wrong_signature_under_a_known_name_nothing_is_fetched() -> None:
     assert verifier(**REMOTE).verify(signer("ES256").token(), NOW) is Refusal.INVALID
 
 
+def test_for_a_token_without_a_signature_nothing_is_fetched() -> None:
+    unsigned = signer("RS256", "new", 2).token().rpartition(b".")[0] + b"."
+    assert verifier(**REMOTE).verify(unsigned, NOW) is Refusal.INVALID
+
+
+def test_for_a_known_name_of_a_key_of_another_kind_nothing_is_fetched() -> None:
+    found = verifier(algorithms=frozenset({"RS256", "ES256"}), **REMOTE)
+    assert found.verify(signer("ES256", "key-1").token(), NOW) is Refusal.INVALID
+    assert isinstance(found.verify(signer("ES256", "key-2").token(), NOW), UnknownKey)
+
+
 def test_for_a_key_in_a_file_nothing_is_fetched() -> None:
     assert verifier().verify(signer("RS256", "new", 2).token(), NOW) is Refusal.INVALID
 
@@ -208,6 +219,7 @@ def test_the_leeway_does_not_stretch_what_is_remembered(checks: list[bytes]) -> 
     for count in (2, 3):
         assert found.verify(token, NOW + 10) == ALICE
         assert len(checks) == count
+        assert not found._proved
     assert found.verify(token, NOW + 40) is Refusal.INVALID
 
 

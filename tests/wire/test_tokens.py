@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from statistics import median
 
 import pytest
 
@@ -148,7 +147,7 @@ def test_every_attack_is_refused_and_all_look_alike(attacked: Site, keys: Keys) 
 
 
 def test_no_attack_takes_much_longer_than_a_wrong_key(attacked: Site, keys: Keys) -> None:
-    """The bound of the benchmark is twice a wrong key; here is room for a busy machine."""
+    """Twice as long at most; the quickest of several tries, as the machine has other things to do."""
     client = attacked.connect()
 
     def milliseconds(text: bytes) -> float:
@@ -158,10 +157,10 @@ def test_no_attack_takes_much_longer_than_a_wrong_key(attacked: Site, keys: Keys
             started = time.perf_counter()
             assert client.request(raw).status == 401
             times.append(time.perf_counter() - started)
-        return median(times) * 1000
+        return min(times) * 1000
 
     plain = milliseconds(keys.unknown.encode())
-    slow = {name: took for name, text in SENDABLE.items() if (took := milliseconds(text)) > 3 * plain + 0.5}
+    slow = {name: took for name, text in SENDABLE.items() if (took := milliseconds(text)) > 2 * plain}
     client.close()
     assert not slow, f"a wrong key takes {plain:.2f} ms"
 
