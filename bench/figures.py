@@ -10,7 +10,7 @@ class Limit:
     """A bound on our median, or on its ratio to that of `against`; an upper one unless `at_least`."""
 
     must: float
-    aim: float
+    aim: float | None = None
     against: str | None = None
     at_least: bool = False
 
@@ -49,6 +49,21 @@ PROMISED = (
     Figure("upload", "cpu_s_per_gib", "CPU a GiB, large upload", "s", _BODY),
     Figure("download", "growth_mib", "Memory growth, large response", "MiB", _GROWTH),
     Figure("download", "cpu_s_per_gib", "CPU a GiB, large response", "s", _BODY),
+    Figure("cached-jwt", "ratio", "CPU for a GET with a cached JWT, to one with a key", "x", (Limit(1.1),)),
+    Figure("first-jwt", "rs256_ms", "CPU that a first RS256 token adds", "ms", (Limit(1),)),
+    Figure("first-jwt", "es256_ms", "CPU that a first ES256 token adds", "ms", (Limit(1),)),
+    Figure("small-guarded", "parse_ms", "CPU that the guard adds, chat of 1 KiB", "ms", (Limit(0.1),)),
+    Figure(
+        "large-guarded", "picture_ms", "Time that the guard adds, 10 MiB with a picture", "ms", (Limit(60),)
+    ),
+    Figure("large-guarded", "text_ms", "Time that the guard adds, 10 MiB of text", "ms", (Limit(60),)),
+    Figure(
+        "neighbour",
+        "guarded_p99_ms",
+        "A neighbour's GET while guarded 10 MiB pour in, p99",
+        "ms",
+        (Limit(20),),
+    ),
 )
 
 BESIDE = (
@@ -72,5 +87,22 @@ BESIDE = (
     Figure("upload-tls", "growth_mib", "memory growth, upload, TLS", "MiB"),
     Figure("download-tls", "cpu_s_per_gib", "CPU a GiB, response, TLS", "s"),
     Figure("download-tls", "growth_mib", "memory growth, response, TLS", "MiB"),
+    Figure("cached-jwt", "token_us", "CPU for a GET with a cached JWT", "µs"),
+    Figure("cached-jwt", "key_us", "the same with a key, in turns", "µs"),
+    Figure("small-guarded", "free_us", "CPU for a chat of 1 KiB, not guarded", "µs"),
+    Figure("small-guarded", "scan_ms", "CPU that the guard adds to it, the usual key", "ms"),
+    Figure("large-guarded", "picture_free_ms", "chat of 10 MiB with a picture, not guarded", "ms"),
+    Figure("large-guarded", "picture_first_ms", "the first guarded one, which starts a process", "ms"),
+    Figure("large-guarded", "scan_ms", "time that the guard adds to 10 MiB of text, the usual key", "ms"),
+    Figure("large-guarded", "numbers_ms", "time that the guard adds to 10 MiB of numbers", "ms"),
+    Figure("neighbour", "guarded_p50_ms", "neighbour's GET, guarded 10 MiB pour in, p50", "ms"),
+    Figure("neighbour", "guarded_max_ms", "the same, longest", "ms"),
+    Figure("neighbour", "free_p50_ms", "neighbour's GET, 10 MiB that nobody guards pour in, p50", "ms"),
+    Figure("neighbour", "free_p99_ms", "the same, p99", "ms"),
+    Figure("neighbour", "free_max_ms", "the same, longest", "ms"),
+    Figure("neighbour", "guarded_per_s", "guarded chats of 10 MiB a second", ""),
+    Figure("neighbour", "guarded_cpu_ms", "CPU for each of them", "ms"),
+    Figure("neighbour", "free_per_s", "chats of 10 MiB a second that nobody guards", ""),
+    Figure("neighbour", "free_cpu_ms", "CPU for each of them, not guarded", "ms"),
 )
 """Not promised, but needed to judge what is: rates, and `direct`, the load straight on the fake Ollama."""

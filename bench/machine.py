@@ -9,7 +9,7 @@ import platform
 import ssl
 from pathlib import Path
 
-from bench.load import small_gets
+from bench.load import small_requests
 from bench.procfs import TICKS_PER_SECOND
 from bench.proxies import caddy, nginx
 
@@ -39,7 +39,7 @@ def describe() -> list[str]:
         f"{model}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}",
         f"ollama-auth-proxy {_version('ollama-auth-proxy')} on Python {platform.python_version()}",
         f"{packages}, {ssl.OPENSSL_VERSION}",
-        f"{nginx.version()}; {caddy.version()}; {small_gets.version()}",
+        f"{nginx.version()}; {caddy.version()}; {small_requests.version()}",
         f"CPU times count in ticks of {1000 // TICKS_PER_SECOND} ms",
     ]
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from bench import procfs
 from bench.effort import STREAMS, Effort
-from bench.load import small_gets
+from bench.load import small_requests
 from bench.load.target import Target
 from bench.process import BenchError, running
 from bench.proxies.site import Running, make_key, status_of
 
 Values = dict[str, float]
-_SETTLE = 0.1  # so that what a proxy puts off, such as its log, counts as well
+SETTLE = 0.1
+"""Seconds after a load, so that what a proxy puts off, such as its log, counts as well."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ Measure = Callable[[Ground, Running], Values]
 
 def after_start(ground: Ground, proxy: Running) -> Values:
     """Memory once the first request is answered."""
-    _expect(200, proxy.target)
+    expect(200, proxy.target)
     return {"rss_mb": procfs.resident_bytes(proxy.pid) / 1e6}
 
 
@@ -54,24 +55,48 @@ def garbage_key(ground: Ground, proxy: Running) -> Values:
 
 
 def _gets(ground: Ground, proxy: Running, status: int) -> Values:
-    _expect(status, proxy.target)
+    expect(status, proxy.target)
     if ground.effort.gets_warm_up:
         _wrk(ground, proxy.target, ground.effort.gets_warm_up)
-    before = procfs.cpu_seconds(proxy.pid)
-    done = _wrk(ground, proxy.target, ground.effort.gets)
-    time.sleep(_SETTLE)
-    cpu = procfs.cpu_seconds(proxy.pid) - before
-    if done.refused != (0 if status == 200 else done.requests):
-        raise BenchError(f"{done.refused} of {done.requests} requests were refused where {status} was due")
-    _expect(status, proxy.target)  # still: no throttle has stepped in
+    cpu, done = requests(ground, proxy, ground.effort.gets, status)
+    expect(status, proxy.target)  # still: no throttle has stepped in
     return {"cpu_us": cpu / done.requests * 1e6, "rate": done.requests / done.seconds}
 
 
-def _wrk(ground: Ground, target: Target, seconds: int) -> small_gets.Gets:
-    with running(small_gets.command(target, seconds), core=ground.load_core, talk=True) as process:
+def requests(
+    ground: Ground, proxy: Running, seconds: int, status: int = 200, post: bool = False
+) -> tuple[float, small_requests.Counted]:
+    """CPU seconds that small requests took, and what wrk counted; BenchError for any other status."""
+    before = procfs.cpu_seconds(proxy.pid)
+    done = _wrk(ground, proxy.target, seconds, post)
+    time.sleep(SETTLE)
+    cpu = procfs.cpu_seconds(proxy.pid) - before
+    if done.refused != (0 if status == 200 else done.requests):
+        raise BenchError(f"{done.refused} of {done.requests} requests were refused where {status} was due")
+    return cpu, done
+
+
+def in_turns(ground: Ground, proxy: Running, keys: list[str], post: bool = False) -> list[float]:
+    """CPU that a small request takes with each of the keys, in microseconds; turns of a second each."""
+    callers = [replace(proxy, target=replace(proxy.target, key=key)) for key in keys]
+    taken, counted = [0.0] * len(keys), [0] * len(keys)
+    for caller in callers:
+        expect(200, caller.target)
+    _wrk(ground, proxy.target, 1, post)
+    for _ in range(ground.effort.turns):
+        for index, caller in enumerate(callers):
+            cpu, done = requests(ground, caller, 1, post=post)
+            taken[index] += cpu
+            counted[index] += done.requests
+    return [cpu / count * 1e6 for cpu, count in zip(taken, counted, strict=True)]
+
+
+def _wrk(ground: Ground, target: Target, seconds: int, post: bool = False) -> small_requests.Counted:
+    command = small_requests.command(target, seconds, post)
+    with running(command, core=ground.load_core, talk=True) as process:
         output, _ = process.communicate(timeout=seconds + 30)
     try:
-        return small_gets.parse(output)
+        return small_requests.parse(output)
     except ValueError as error:
         raise BenchError(str(error)) from error
 
@@ -80,19 +105,19 @@ def streams(ground: Ground, proxy: Running) -> Values:
     """400 chat streams from their first to their last chunk; the handshakes are made before."""
     effort = ground.effort
     for _ in range(20):
-        _expect(200, proxy.target)
+        expect(200, proxy.target)
     resident = procfs.resident_bytes(proxy.pid)
     counts = ["--streams", str(STREAMS), "--chunks", str(effort.chunks)]
-    with running(_load("streams", proxy.target, *counts), core=ground.load_core, talk=True) as process:
+    with running(load_command("streams", proxy.target, *counts), core=ground.load_core, talk=True) as process:
         assert process.stdin is not None
-        _line(process, "streams")
+        line_of(process, "streams")
         before = procfs.cpu_seconds(proxy.pid)
         process.stdin.write("\n")
         process.stdin.flush()
         time.sleep(effort.chunks * effort.pause / 2)
         grown = procfs.resident_bytes(proxy.pid) - resident
-        done: Values = json.loads(_line(process, "streams"))
-        time.sleep(_SETTLE)
+        done: Values = json.loads(line_of(process, "streams"))
+        time.sleep(SETTLE)
         cpu = procfs.cpu_seconds(proxy.pid) - before
     return {
         "cpu_s": cpu,
@@ -124,16 +149,16 @@ def download_tls(ground: Ground, proxy: Running) -> Values:
 
 
 def _body(ground: Ground, proxy: Running, direction: str, mebibytes: int) -> Values:
-    _expect(200, proxy.target)
+    expect(200, proxy.target)
     before = procfs.cpu_seconds(proxy.pid)
     peak = resident = procfs.resident_bytes_roughly(proxy.pid)
-    command = _load("bodies", proxy.target, direction, str(mebibytes))
+    command = load_command("bodies", proxy.target, direction, str(mebibytes))
     with running(command, core=ground.load_core, talk=True) as process:
         while process.poll() is None:
             peak = max(peak, procfs.resident_bytes_roughly(proxy.pid))
             time.sleep(0.05)
-        done: Values = json.loads(_line(process, "bodies"))
-        time.sleep(_SETTLE)
+        done: Values = json.loads(line_of(process, "bodies"))
+        time.sleep(SETTLE)
         cpu = procfs.cpu_seconds(proxy.pid) - before
     return {
         "growth_mib": (peak - resident) / (1 << 20),
@@ -145,22 +170,24 @@ def _body(ground: Ground, proxy: Running, direction: str, mebibytes: int) -> Val
 
 def latency(ground: Ground, proxy: Running) -> Values:
     """What the proxy adds to a small GET while nothing else goes on."""
-    _expect(200, proxy.target)
-    command = _load(
+    expect(200, proxy.target)
+    command = load_command(
         "latency", proxy.target, ground.direct.to_argument(), "--seconds", str(ground.effort.latency)
     )
     with running(command, core=ground.load_core, talk=True) as process:
-        taken: Values = json.loads(_line(process, "latency"))
+        taken: Values = json.loads(line_of(process, "latency"))
     for percent in ("p50", "p99"):
         taken[f"added_{percent}_ms"] = taken[f"proxy_{percent}_ms"] - taken[f"direct_{percent}_ms"]
     return taken
 
 
-def _load(module: str, target: Target, *more: str) -> list[str]:
+def load_command(module: str, target: Target, *more: str) -> list[str]:
+    """A load as a process of its own, with its target and whatever else it takes."""
     return [sys.executable, "-m", f"bench.load.{module}", target.to_argument(), *more]
 
 
-def _line(process: subprocess.Popen[str], what: str) -> str:
+def line_of(process: subprocess.Popen[str], what: str) -> str:
+    """The next line that a load says; BenchError where it has failed, whose reason it told the terminal."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -168,7 +195,8 @@ def _line(process: subprocess.Popen[str], what: str) -> str:
     return line
 
 
-def _expect(status: int, target: Target) -> None:
+def expect(status: int, target: Target) -> None:
+    """BenchError unless a small GET is answered by that status."""
     found = status_of(target)
     if found != status:
         raise BenchError(f"a small GET is answered by {found} instead of {status}")

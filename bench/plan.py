@@ -6,8 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from bench import guard_measurements as guard
 from bench import measurements as take
-from bench.load import small_gets
+from bench import token_measurements as token
+from bench.load import small_requests
 from bench.process import BenchError
 from bench.proxies import caddy, nginx
 from bench.proxies.naive import naive
@@ -48,6 +50,11 @@ PLAN = (
     Load("download-tls", take.download_tls, tls=True, who=("ours",), once=("nginx", "Caddy", "direct")),
     Load("latency", take.latency, tls=False, once=()),
     Load("latency-tls", take.latency, tls=True, who=("ours",), once=("nginx", "Caddy")),
+    Load("cached-jwt", token.cached, tls=False, who=("ours",), once=()),
+    Load("first-jwt", token.first, tls=False, who=("ours",), once=()),
+    Load("small-guarded", guard.small, tls=False, who=("ours",), once=()),
+    Load("large-guarded", guard.large, tls=False, who=("ours",), once=()),
+    Load("neighbour", guard.neighbour, tls=False, who=("ours",), once=("nginx", "Caddy", "direct")),
 )
 
 
@@ -63,8 +70,8 @@ def selected(only: list[str]) -> list[Load]:
         names = ", ".join(load.name for load in PLAN)
         raise BenchError(f"no such load: {', '.join(unknown)}; there are {names}")
     chosen = [load for load in PLAN if not only or any(_named(load, name) for name in only)]
-    if small_gets.wrk() is None:
-        by_wrk = (take.small_get, take.bad_key, take.garbage_key)
+    if small_requests.wrk() is None:
+        by_wrk = (take.small_get, take.bad_key, take.garbage_key, token.cached, guard.small)
         chosen = [load for load in chosen if load.measure not in by_wrk]
     return chosen
 

@@ -33,9 +33,13 @@ def beside(samples: Samples) -> str:
 
 def verdict(value: float, limit: Limit) -> str:
     """`aim`, `must` or `missed`; `value` is the ratio where the limit has a peer."""
-    if value >= limit.aim if limit.at_least else value <= limit.aim:
+    if limit.aim is not None and _reaches(value, limit.aim, limit):
         return "aim"
-    return "must" if (value >= limit.must if limit.at_least else value <= limit.must) else "missed"
+    return "must" if _reaches(value, limit.must, limit) else "missed"
+
+
+def _reaches(value: float, bound: float, limit: Limit) -> bool:
+    return value >= bound if limit.at_least else value <= bound
 
 
 def missed(samples: Samples) -> list[str]:
@@ -51,7 +55,8 @@ def _promised(figure: Figure, samples: Samples) -> Row:
     for limit in figure.limits:
         unit = f"x {limit.against}" if limit.against else f" {figure.unit}"
         musts.append(f"{limit.must:g}{unit}")
-        aims.append(f"{limit.aim:g}{unit}")
+        if limit.aim is not None:
+            aims.append(f"{limit.aim:g}{unit}")
         compared = _compared(ours, _median(samples, figure, limit.against)) if limit.against else ours
         if compared is None:
             ratios.append(f"no {limit.against}")

@@ -4,8 +4,8 @@
 
     GET  /api/version         {"version":"0.24.0"}
     GET  /api/tags?bytes=N    a body of N bytes with a Content-Length, as fast as it is read
-    POST /api/chat            NDJSON chunks, chunked, with a pause before each; one line at once where the body
-                              begins with a model and "stream": false
+    POST /api/chat            NDJSON chunks, chunked, with a pause before each; all at once, in one line,
+                              where the body begins with a model and "stream": false
     POST /api/blobs/…         reads and discards any Content-Length; 201
 
 It believes what it is sent: only loads and proxies of this benchmark talk to it.

@@ -52,16 +52,24 @@ PURE = [
     "identity/identity.py",
     "identity/issuer.py",
     "identity/jwt.py",
+    "identity/jwt_claims.py",
+    "identity/jwt_form.py",
     "identity/key_set.py",
     "identity/limits.py",
     "identity/ssh_signature.py",
+    "identity/strict_json.py",
 ]
 PURE_LIBRARY = {
     "__future__", "base64", "binascii", "bisect", "collections", "collections.abc", "dataclasses", "enum",
     "fnmatch", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
     "string", "typing", "unicodedata", "zlib",
 }  # fmt: skip
-EXCEPTIONS = {"identity/api_keys.py": {"os"}}  # os.urandom, as the default of an argument
+EXCEPTIONS = {
+    "identity/api_keys.py": {"os"},  # os.urandom, as the default of an argument
+    "identity/issuer.py": {"pathlib"},  # names files, and opens none
+    "identity/key_set.py": {"cryptography", "jose"},  # signatures are nothing to write oneself
+    "identity/ssh_signature.py": {"cryptography"},
+}
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 
@@ -200,7 +208,8 @@ def test_a_pure_file_imports_pure_things_only(name: str) -> None:
         if found.module.split(".")[0] == "proxy":
             assert found.module in pure or found.name in pure, f"line {found.line}"
         else:
-            assert found.module in allowed, f"line {found.line}"
+            names = {found.module, found.module.split(".")[0]}
+            assert names & allowed, f"line {found.line}"
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -12,10 +12,10 @@ SMALL = 1024
 LARGE = 10 << 20
 
 _MODEL = "llama3.2"
-_WORDS = (
+_TEXT = (
     "the proxy reads a body whole before anything of it goes on because a model starts when it has its answer"
     " „schön“ naïve 模型 and then some of what people paste: def answer(question: str) -> str: return it"
-).split()
+)
 
 
 def small() -> str:
@@ -42,9 +42,9 @@ def large(kind: str) -> bytes:
     """
     if kind == "numbers":
         return _filled({"context": [128_000] * ((LARGE - 100) // 8), "messages": []}, "")
-    random = Random(1)
+    random, words = Random(1), _TEXT.split()
     text = " ".join(
-        random.choice(_WORDS) + random.choice(["", "", "", "", ",", ".", '."', "\n"]) for _ in range(40_000)
+        random.choice(words) + random.choice(["", "", "", "", ",", ".", '."', "\n"]) for _ in range(40_000)
     )
     messages: list[dict[str, Any]] = []
     if kind == "picture":

@@ -1,4 +1,4 @@
-"""Small GETs on 32 connections, each with the next of the credentials that standard input holds, one a line."""
+"""Small GETs on 32 connections, each with the next of the credentials on standard input, one a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 import uvloop
 
-from bench.load.small_gets import CONNECTIONS
+from bench.load.small_requests import CONNECTIONS
 from bench.load.target import Target, answer, parser
 
 

@@ -116,15 +116,17 @@ def _store() -> tuple[bytes, Keys]:
         config = Path(name) / "config.toml"
         config.write_text('[store]\nurl = "sqlite:///bench.db"\n')
         keys = Keys(
-            usual=_create_key(config),
-            limited=_create_key(config, "--model", "llama3.2", "--model", "qwen3:*", "--max-context", "8192"),
-            free=_create_key(config, "--cloud", "--scope", "push", "--scope", "account"),
+            usual=_create_key(config, "usual"),
+            limited=_create_key(
+                config, "limited", "--model", "llama3.2", "--model", "qwen3:*", "--max-context", "8192"
+            ),
+            free=_create_key(config, "free", "--cloud", "--scope", "push", "--scope", "account"),
         )
         return (Path(name) / "bench.db").read_bytes(), keys
 
 
-def _create_key(config: Path, *more: str) -> str:
-    command = [sys.executable, "-m", "proxy", "keys", "create", "bench", "--config", str(config), *more]
+def _create_key(config: Path, name: str, *more: str) -> str:
+    command = [sys.executable, "-m", "proxy", "keys", "create", name, "--config", str(config), *more]
     for scope in ("read", "inference", "manage"):
         command += ["--scope", scope]
     created = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

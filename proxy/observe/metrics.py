@@ -154,9 +154,6 @@ class Metrics(Collector):
         yield InfoMetricFamily("ollama_proxy_build", "The version that runs.", {"version": self._version})
 
     def _by_issuer(self) -> Iterator[Metric]:
-        states = self.issuer_keys()
-        if not states:
-            return
         age = GaugeMetricFamily(
             "ollama_proxy_jwks_age_seconds",
             "Time since the keys of an issuer of JWTs were last read; +Inf where they never were.",
@@ -167,7 +164,7 @@ class Metrics(Collector):
             "Times that the keys of an issuer of JWTs could not be read.",
             labels=["issuer"],
         )
-        for state in states:
+        for state in self.issuer_keys():
             age.add_metric([state.issuer], math.inf if state.age is None else state.age)
             failures.add_metric([state.issuer], state.failures)
         yield from (age, failures)

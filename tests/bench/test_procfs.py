@@ -8,7 +8,7 @@ import time
 import pytest
 
 from bench import machine, procfs
-from bench.load.small_gets import Gets, parse
+from bench.load.small_requests import Counted, parse
 
 _STAT = "42 (a (b) c) S 1 42 42 0 -1 4194560 9 0 0 0 150 25 7 3 20 0 1 0 100 1000 10 18446744073709551615"
 
@@ -46,8 +46,8 @@ def test_the_machine_is_described_from_proc() -> None:
 
 def test_a_report_of_wrk_is_read() -> None:
     report = "  1 threads\n  46371 requests in 2.00s, 7.08MB read\n  Non-2xx or 3xx responses: 46371\n"
-    assert parse(report) == Gets(46371, 46371, 2.0)
-    assert parse("  9 requests in 500.00ms, 1KB read\n") == Gets(9, 0, 0.5)
+    assert parse(report) == Counted(46371, 46371, 2.0)
+    assert parse("  9 requests in 500.00ms, 1KB read\n") == Counted(9, 0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whether a body could speak of what is forbidden: found wherever the words stand and however they are split."""
+"""Whether a body could speak of what is forbidden: the words are found however the body is split."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import ProxyError
-from proxy.identity.api_keys import ApiKey, digest, issue
+from proxy.identity.api_keys import ApiKey, Secret, digest, issue
 from proxy.identity.authenticator import Authenticator, Presented
 from proxy.identity.identity import Identity
 
@@ -145,7 +145,7 @@ def test_a_changed_grant_holds_at_once() -> None:
 def test_during_a_rotation_both_secrets_are_the_same_caller() -> None:
     old, key = a_key()
     new = old[:15] + a_key()[0][15:]  # the id stays, the secret is another one
-    authenticator = knowing(replace(key, digests=(*key.digests, digest(new))))
+    authenticator = knowing(replace(key, secrets=(*key.secrets, Secret(digest(new)))))
     assert ask(authenticator, bearer(old)) == ask(authenticator, bearer(new))
     assert told(authenticator, bearer(old[:15] + a_key()[0][15:])).code == "invalid_credentials"
 

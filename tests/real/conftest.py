@@ -90,18 +90,12 @@ def wait_until_known(site: Site, headers: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def limited(ollama: Ollama, tool_model: str, new_key: NewKey) -> str:
-    """A key for two models: the one that answers, and the one that takes tools."""
-    return new_key("--model", ollama.model, "--model", tool_model)
+def brief_model(ollama: Ollama, direct: httpx.Client) -> Iterator[str]:
+    """A model that takes tools and prompts of any length, and answers with one word at once.
 
-
-@pytest.fixture(scope="session")
-def tool_model(ollama: Ollama, direct: httpx.Client) -> Iterator[str]:
-    """A model that takes tools, and long prompts too: its template leaves all of them out.
-
-    It answers with one word, so that clients with prompts of 50 KB get a whole answer of a small model.
+    Its template leaves out what it is told, so that clients that say a lot get whole answers of a small model.
     """
-    name = f"{OWN_MODELS}tools-{os.getpid()}"
+    name = f"{OWN_MODELS}brief-{os.getpid()}"
     template = "{{ if .Tools }}{{ end }}{{ if .Messages }}{{ end }}<|im_start|>user\nHi<|im_end|>\n"
     made = {
         "model": name,
@@ -114,6 +108,12 @@ def tool_model(ollama: Ollama, direct: httpx.Client) -> Iterator[str]:
     assert "tools" in direct.post("/api/show", json={"model": name}).json()["capabilities"]
     yield name
     direct.request("DELETE", "/api/delete", json={"model": name}).raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def limited(brief_model: str, new_key: NewKey) -> str:
+    """A key for one model."""
+    return new_key("--model", brief_model)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ _POST = Path(__file__).with_name("post.lua")
 
 
 @dataclass(frozen=True)
-class Gets:
+class Counted:
     """What wrk counted."""
 
     requests: int
@@ -38,14 +38,14 @@ def command(target: Target, seconds: int, post: bool = False) -> list[str]:
     return [*load, target.url + "/api/version"]
 
 
-def parse(output: str) -> Gets:
+def parse(output: str) -> Counted:
     """Read wrk's report; ValueError when there was a socket error, or there is nothing to read."""
     done = re.search(r"(\d+) requests in ([\d.]+)(m?)s", output)
     if done is None or "Socket errors" in output:
         raise ValueError(f"wrk could not do its work: {output.strip()}")
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     seconds = float(done[2]) / (1000 if done[3] else 1)
-    return Gets(int(done[1]), int(refused[1]) if refused else 0, seconds)
+    return Counted(int(done[1]), int(refused[1]) if refused else 0, seconds)
 
 
 def version() -> str:
