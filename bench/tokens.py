@@ -1,4 +1,4 @@
-"""JWTs of two issuers of the run's own: one signs with RS256 and has a JWKS, one with ES256 and a PEM file."""
+"""JWTs of two issuers of the run: one signs with RS256 and has a JWKS, one with ES256 and a PEM file."""
 
 from __future__ import annotations
 

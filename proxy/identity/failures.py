@@ -41,6 +41,8 @@ class Failures:
 
 def _network(address: str) -> str:
     """The address itself; of IPv6 the /64, which is what one subscriber has (RFC 6177)."""
+    if ":" not in address:
+        return address
     try:
         ip = ip_address(address)
     except ValueError:

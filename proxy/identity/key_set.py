@@ -137,7 +137,7 @@ def from_jwks(data: bytes) -> KeySet:
     keys = [key for key in map(_key, unique[:MAX_KEYS]) if key is not None]
     dropped += len(unique[:MAX_KEYS]) - len(keys)
     named = any(isinstance(entry, dict) and "kid" in entry for entry in entries)
-    keys.sort(key=lambda key: (key.kid or "", key.fingerprint))  # the order says nothing, so it makes no difference
+    keys.sort(key=lambda key: (key.kid or "", key.fingerprint))  # another order is no change
     return KeySet(tuple(keys), dropped, named)
 
 

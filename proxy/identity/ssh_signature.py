@@ -47,7 +47,9 @@ def parse_public_key(text: str) -> bytes:
     algorithm, *rest = line.split(maxsplit=2)[:2] or [""]
     if algorithm != _ALGORITHM:
         kind = re.fullmatch(r"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]{1,60}", algorithm)
-        wrong = f"keys of the kind {kind[0]} are not taken, only {_ALGORITHM}" if kind else "not a public key of OpenSSH"
+        wrong = "not a public key of OpenSSH"
+        if kind:
+            wrong = f"keys of the kind {kind[0]} are not taken, only {_ALGORITHM}"
         raise ValueError(f"{wrong}: {_WANTED}")
     blob = _decoded(rest[0].encode("utf-8", "replace"), _BLOB) if rest else None
     if blob is None or not blob.startswith(_BLOB_HEAD):

@@ -58,9 +58,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def site(ollama: Ollama, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(
-        tmp_path_factory.mktemp("real"), keys, upstream={"url": ollama.url}, auth={"path_keys": True}
-    )
+    site = Site(tmp_path_factory.mktemp("real"), keys, upstream={"url": ollama.url}, auth={"path_keys": True})
     yield site
     site.stop()
 
@@ -93,7 +91,7 @@ def wait_until_known(site: Site, headers: dict[str, str]) -> None:
 def brief_model(ollama: Ollama, direct: httpx.Client) -> Iterator[str]:
     """A model that takes tools and prompts of any length, and answers with one word at once.
 
-    Its template leaves out what it is told, so that clients that say a lot get whole answers of a small model.
+    Its template leaves out what it is told, so that clients that say much get whole answers of a small model.
     """
     name = f"{OWN_MODELS}brief-{os.getpid()}"
     template = "{{ if .Tools }}{{ end }}{{ if .Messages }}{{ end }}<|im_start|>user\nHi<|im_end|>\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -91,3 +93,54 @@ def test_a_key_that_expires_lets_its_requests_finish(site: Site, keys: Keys) -> 
     exchange.finish()
     assert client.response().status == 200
     client.close()
+
+
+def test_what_is_changed_of_a_key_holds_within_two_seconds(site: Site, keys: Keys) -> None:
+    key = make_key(keys.store, "changing")
+    site.keys.more.append(key)
+    seconds_until(lambda: status(site, key) == 200)
+    keys_command(keys.store, "set", key.split("_")[1], "--scope", "inference")
+    assert seconds_until(lambda: status(site, key) == 403) < BOUND
+    keys_command(keys.store, "set", key.split("_")[1], "--scope", "read", "--expires", "2s")
+    assert seconds_until(lambda: status(site, key) == 200) < BOUND
+    assert seconds_until(lambda: status(site, key) == 401) < 4
+
+
+def test_after_a_rotation_both_secrets_hold_until_the_overlap_ends(site: Site, keys: Keys) -> None:
+    old = make_key(keys.store, "rotating")
+    site.keys.more.append(old)
+    seconds_until(lambda: status(site, old) == 200)
+    new = keys_command(keys.store, "rotate", old.split("_")[1], "--overlap", "3s")
+    site.keys.more.append(new)
+    assert new.split("_")[1] == old.split("_")[1]
+    assert seconds_until(lambda: status(site, new) == 200) < BOUND
+    assert status(site, old) == 200
+    assert seconds_until(lambda: status(site, old) == 401) < 5
+    assert status(site, new) == 200
+
+
+def last_used(keys: Keys, key: str) -> str | None:
+    shown: dict[str, str | None] = json.loads(keys_command(keys.store, "show", key.split("_")[1], "--json"))
+    return shown["last_used"]
+
+
+def test_when_a_key_was_used_is_noted_behind_the_request(site: Site, keys: Keys) -> None:
+    key = make_key(keys.store, "noted")
+    site.keys.more.append(key)
+    assert last_used(keys, key) is None
+    seconds_until(lambda: status(site, key) == 200)
+    used = datetime.now(UTC)
+    deadline = time.monotonic() + 10
+    while (noted := last_used(keys, key)) is None:
+        assert time.monotonic() < deadline
+    assert abs((datetime.fromisoformat(noted) - used).total_seconds()) < 3
+
+
+def test_what_was_not_yet_noted_is_noted_when_the_proxy_ends(start_site: StartSite, keys: Keys) -> None:
+    key = make_key(keys.store, "noted at the end")
+    site = start_site()
+    site.keys.more.append(key)
+    assert status(site, key) == 200
+    site.terminate()
+    assert site.exit_code() == 0
+    assert last_used(keys, key) is not None
