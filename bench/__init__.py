@@ -5,6 +5,7 @@ docs/benchmarks.md.
 
     figures.py        what is promised: each figure with its must and its aim
     measurements.py   how each is taken: start a proxy, warm it, put a load on it, read its CPU and memory
+    token_measurements.py, guard_measurements.py   the same for JWTs and for guarded bodies
     plan.py           which load is put on which proxy
     effort.py         how long and how large the loads are
     rounds.py         who is measured when
@@ -13,5 +14,5 @@ docs/benchmarks.md.
     upstream.py       the fake Ollama
     load/             what puts load on a proxy
     proxies/          what is measured, each started by the command an operator would use
-    process.py, procfs.py, machine.py, certificate.py   the ground under them
+    process.py, procfs.py, machine.py, certificate.py, tokens.py   the ground under them
 """

@@ -23,7 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measures the proxy beside its peers."
     )
-    parser.add_argument("--quick", action="store_true", help="one round of small loads: a first look in 90 s")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of small loads: a first look in 2 minutes"
+    )
     parser.add_argument(
         "--only", metavar="LOAD,…", default="", help="only these loads, such as small-get,streams"
     )

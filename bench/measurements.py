@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median
 
 from bench import procfs
 from bench.effort import STREAMS, Effort
@@ -79,16 +80,15 @@ def requests(
 def in_turns(ground: Ground, proxy: Running, keys: list[str], post: bool = False) -> list[float]:
     """CPU that a small request takes with each of the keys, in microseconds; turns of a second each."""
     callers = [replace(proxy, target=replace(proxy.target, key=key)) for key in keys]
-    taken, counted = [0.0] * len(keys), [0] * len(keys)
     for caller in callers:
         expect(200, caller.target)
     _wrk(ground, proxy.target, 1, post)
-    for _ in range(ground.effort.turns):
-        for index, caller in enumerate(callers):
+    taken: list[list[float]] = [[] for _ in callers]
+    for turn in range(ground.effort.turns):
+        for caller, times in list(zip(callers, taken, strict=True))[:: -1 if turn % 2 else 1]:
             cpu, done = requests(ground, caller, 1, post=post)
-            taken[index] += cpu
-            counted[index] += done.requests
-    return [cpu / count * 1e6 for cpu, count in zip(taken, counted, strict=True)]
+            times.append(cpu / done.requests * 1e6)
+    return list(map(median, taken))
 
 
 def _wrk(ground: Ground, target: Target, seconds: int, post: bool = False) -> small_requests.Counted:

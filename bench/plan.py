@@ -54,7 +54,7 @@ PLAN = (
     Load("first-jwt", token.first, tls=False, who=("ours",), once=()),
     Load("small-guarded", guard.small, tls=False, who=("ours",), once=()),
     Load("large-guarded", guard.large, tls=False, who=("ours",), once=()),
-    Load("neighbour", guard.neighbour, tls=False, who=("ours",), once=("nginx", "Caddy", "direct")),
+    Load("neighbour", guard.neighbour, tls=False, who=("ours",), once=("nginx", "direct")),
 )
 
 

@@ -70,7 +70,9 @@ class Gateway:
     ) -> None:
         exchange: Exchange = scope["extensions"][EXTENSION]
         method = exchange.method
-        path_key = _take_path_key(exchange) if self._path_keys else None
+        path_key = None
+        if self._path_keys and exchange.path.startswith(credentials.PATH_PREFIX):
+            path_key = _take_path_key(exchange)
         raw_path = exchange.path
         route = routes.match(method, raw_path)
         counted = self._metrics.routes[OTHER if route is None else route.path]
@@ -110,7 +112,8 @@ class Gateway:
                         del self._in_flight[body]
                 authorise_request(identity, route, facts, self._policy)
             if not exchange.finished:  # else the client has left meanwhile
-                _drop_query(exchange, identity, route, self._policy)
+                if exchange.head.query:
+                    _drop_query(exchange, identity, route, self._policy)
                 relay = Relay(exchange, route, self._pool, None if body is None else body.release)
                 self._in_flight[relay] = identity
                 await relay.run(self._authority)

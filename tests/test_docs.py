@@ -25,7 +25,9 @@ from proxy.cli import app
 from proxy.config.sources import known
 from proxy.errors import ERRORS
 from proxy.policy.routes import ROUTES, Scope
+from proxy.quickstart import _SETTINGS
 
+from .clients.programs import NAMES, npm_packages, put_on_path
 from .test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parents[1]
@@ -234,16 +236,27 @@ class Running:
         code = code.replace("localhost:8443", f"localhost:{self.port}")
         code = code.replace("127.0.0.1:9464", f"127.0.0.1:{self.ops_port}")
         programs = {"sh": ["sh", "-eu", "-c"], "python": [sys.executable, "-c"]}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.bring_clients(code)
+        folders = [str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         return subprocess.run(
             [*programs[language], code],
             cwd=self.folder,
-            env={"PATH": path, "HOME": str(self.folder)},
+            env={"PATH": os.pathsep.join(folders), "HOME": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
+
+    def bring_clients(self, code: str) -> None:
+        """Put the programs and npm packages that the code uses where it finds them."""
+        (self.folder / "bin").mkdir(exist_ok=True)
+        for name in NAMES:
+            if re.search(rf"^{name} ", code, re.MULTILINE):
+                put_on_path(self.folder / "bin", name)
+        modules = self.folder / "node_modules"
+        if re.search("^node ", code, re.MULTILINE) and not modules.exists():
+            modules.symlink_to(npm_packages())
 
 
 def first_match(stream: IO[str], pattern: str) -> re.Match[str]:
@@ -259,6 +272,9 @@ def first_match(stream: IO[str], pattern: str) -> re.Match[str]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "config", folder / "config")
+    # What it makes by itself, and one option that docs/clients.md tells to set.
+    (folder / "data").mkdir(mode=0o700)
+    (folder / "data" / "config.toml").write_text(f"{_SETTINGS}\n[auth]\npath_keys = true\n")
 
     with ExitStack() as stack:
 
@@ -311,9 +327,11 @@ def test_the_curl_line_that_quickstart_prints_streams_an_answer(running: Running
     assert '"done":true' in done.stdout.splitlines()[-1]
 
 
-def test_the_documents_have_snippets_for_curl_and_for_every_python_client() -> None:
-    tested = "".join(snippet.code for snippet in snippets())
-    for word in ("curl", "import ollama", "import openai", "import anthropic"):
+def test_the_documents_have_a_snippet_for_every_client() -> None:
+    tested = "".join(snippet.code for snippet in snippets() if snippet.page == "clients.md")
+    python = ("import ollama", "import openai", "import anthropic", "langchain_ollama", "langchain_openai")
+    node = ('from "ollama"', 'from "openai"', 'from "@anthropic-ai/sdk"')
+    for word in ("curl ", *python, *node, *(f"\n{name} " for name in NAMES)):
         assert word in tested, word
 
 

@@ -55,14 +55,12 @@ def large(kind: str) -> bytes:
 
 def _filled(members: dict[str, Any], text: str) -> bytes:
     """The body with as many messages of ``text`` as fit, and the rest of its size in the last one."""
+    message, last = {"role": "user", "content": text}, {"role": "user", "content": ""}
     body = {"model": _MODEL, "stream": False, **members}
-    message = {"role": "user", "content": text}
-    room = LARGE - len(_json({**body, "messages": [*members["messages"], {**message, "content": ""}]}))
-    count = room // (len(_json(message)) + 2)
-    messages = [*members["messages"], *[message] * count, {**message, "content": ""}]
-    body["messages"] = messages
-    messages[-1]["content"] = "x" * (LARGE - len(_json(body)))
-    return _json(body)
+    room = LARGE - len(_json({**body, "messages": [*members["messages"], last]}))
+    body["messages"] = [*members["messages"], *[message] * (room // (len(_json(message)) + 2)), last]
+    data, end = _json(body), len(b'"}]}')
+    return data[:-end] + b"x" * (LARGE - len(data)) + data[-end:]
 
 
 def _json(value: object) -> bytes:

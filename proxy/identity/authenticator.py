@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.identity import credentials, ssh_signature
 from proxy.identity.api_keys import SSH, ApiKey, Refusal, verify
-from proxy.identity.credentials import Credential, Place
+from proxy.identity.credentials import BEARER, PATH, SIGNATURE
 from proxy.identity.identity import Identity
 from proxy.identity.limits import limits_from
 
@@ -89,22 +89,20 @@ class Authenticator:
             if presented.certificate is None:
                 raise credentials.missing()
             return self._holder_of(presented.certificate, now)
-        if found.place is Place.SIGNATURE:
-            return self._signer(found.value, presented, now)
-        if self._tokens is not None and found.place is Place.BEARER and not found.value.startswith(b"oap_"):
-            identity = self._tokens.verify(found.value, now)
+        value, place = found
+        if place is SIGNATURE:
+            return self._signer(value, presented, now)
+        if self._tokens is not None and place is BEARER and not value.startswith(b"oap_"):
+            identity = self._tokens.verify(value, now)
             if identity is None:
                 raise credentials.invalid()
             return identity
-        return self._holder_of_key(found, now)
-
-    def _holder_of_key(self, found: Credential, now: float) -> Identity:
         if not self._api_keys:
             raise credentials.invalid()
-        key = _accepted(verify(self._keys, found.value, now))
+        key = _accepted(verify(self._keys, value, now))
         self._used[key.id] = now
-        identity = self._identities[key.id]
-        return replace(identity, auth="path_key") if found.place is Place.PATH else identity
+        holder = self._identities[key.id]
+        return replace(holder, auth="path_key") if place is PATH else holder
 
     def _signer(self, signature: bytes, presented: Presented, now: float) -> Identity:
         if not self._ssh_signatures:
@@ -129,11 +127,9 @@ class Authenticator:
 
 
 def _accepted(found: ApiKey | Refusal) -> ApiKey:
-    if found is Refusal.EXPIRED:
-        raise credentials.expired()
-    if isinstance(found, Refusal):
-        raise credentials.invalid()
-    return found
+    if isinstance(found, ApiKey):
+        return found
+    raise credentials.expired() if found is Refusal.EXPIRED else credentials.invalid()
 
 
 def _identity(key: ApiKey) -> Identity:

@@ -12,7 +12,6 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple
 
 from proxy.errors import ProxyError
 
@@ -39,11 +38,10 @@ class Place(Enum):
     PATH = "the path"
 
 
-class Credential(NamedTuple):
-    """``value`` is a key, token or signature as it was sent; it may be anything."""
+BEARER, BASIC, SIGNATURE, API_KEY, PATH = Place  # found faster than on the class, for every request
 
-    value: bytes
-    place: Place
+Credential = tuple[bytes, Place]
+"""A key, token or signature as it was sent, which may be anything, and where it stood."""
 
 
 def missing() -> ProxyError:
@@ -107,36 +105,33 @@ def find(
     """
     if path_key is None and len(single) == len(fields) and b"x-api-key" not in single:
         return _from_authorization(single.get(b"authorization", b""))  # the way of nearly every request
-    found = Credential(path_key, Place.PATH) if path_key else None
+    found = (path_key, PATH) if path_key else None
     for name, value in fields:
         if name not in PLACES:
             continue
-        presented = (
-            _from_authorization(value)
-            if name == b"authorization"
-            else Credential(value.strip(b" \t"), Place.API_KEY)
-        )
-        if presented is None or not presented.value or (path_key and not _is_ours(presented)):
+        presented = _from_authorization(value) if name == b"authorization" else (value.strip(b" \t"), API_KEY)
+        if presented is None or not presented[0] or (path_key and not _is_ours(presented)):
             continue
         if found is None:
             found = presented
-        elif found.value != presented.value or Place.SIGNATURE in (found.place, presented.place):
+        elif found[0] != presented[0] or SIGNATURE in (found[1], presented[1]):
             raise ProxyError(
                 "ambiguous_credentials",
-                f"two credentials in one request, in {found.place.value} and {presented.place.value}:"
+                f"two credentials in one request, in {found[1].value} and {presented[1].value}:"
                 " send only one",
             )
-        elif presented.place is Place.BEARER:
+        elif presented[1] is BEARER:
             found = presented
     return found
 
 
 def _is_ours(credential: Credential) -> bool:
     """Whether it could be meant for this proxy."""
+    value, place = credential
     return (
-        credential.place is Place.SIGNATURE
-        or credential.value.startswith(b"oap_")
-        or (credential.place is Place.BEARER and _JWT.fullmatch(credential.value) is not None)
+        place is SIGNATURE
+        or value.startswith(b"oap_")
+        or (place is BEARER and _JWT.fullmatch(value) is not None)
     )
 
 
@@ -146,19 +141,19 @@ def _from_authorization(value: bytes) -> Credential | None:
     rest = rest.lstrip(b" ")
     match scheme.lower():
         case b"bearer":
-            return Credential(rest, Place.BEARER) if rest else None
+            return (rest, BEARER) if rest else None
         case b"basic":
             try:
                 user_and_password = binascii.a2b_base64(rest, strict_mode=True)
             except binascii.Error:
                 return _unreadable(value)
             password = user_and_password.partition(b":")[2]
-            return Credential(password, Place.BASIC) if password else None
+            return (password, BASIC) if password else None
     if _SIGNATURE.fullmatch(value):
-        return Credential(value, Place.SIGNATURE)
+        return (value, SIGNATURE)
     return _unreadable(value) if value else None
 
 
 def _unreadable(value: bytes) -> Credential:
     """Stands for a credential that is there but of no form that we know; none of ours begins with a blank."""
-    return Credential(b" " + value, Place.BEARER)
+    return b" " + value, BEARER

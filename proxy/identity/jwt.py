@@ -65,7 +65,7 @@ class TokenVerifier:
 
         Every other token is `Refusal.INVALID`, whatever is wrong with it.
         """
-        if len(token) > jwt_form.MAX_TOKEN_BYTES:
+        if len(token) > jwt_form.MAX_TOKEN_BYTES or token.count(b".") != 2:
             return Refusal.INVALID
         digest = sha256(token).digest()
         proved = self._proved.get(digest)

@@ -50,6 +50,7 @@ _OUTPUT_LIMIT = {
     "/v1/messages": "max_tokens",
 }
 _INT64 = 2**63
+_NO_MODEL, _NOTHING = ModelPlace.NONE, Guard.NONE  # found faster than on their classes, for every request
 
 
 def no_route(raw_path: bytes) -> ProxyError:
@@ -70,8 +71,8 @@ def no_route(raw_path: bytes) -> ProxyError:
 
 def guard(identity: Identity, route: Route, policy: Policy) -> Guard:
     """How closely the requests of this caller on this route have to be looked at."""
-    if route.model is ModelPlace.NONE:
-        return Guard.NONE
+    if route.model is _NO_MODEL:
+        return _NOTHING
     if identity.limited:
         return Guard.PARSE
     cloud = policy.cloud and identity.cloud

@@ -193,18 +193,24 @@ def _within(members: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _has_web_tool(tools: object) -> bool:
-    """Whether a tool is one that Ollama serves itself; tools may hold tools (``namespace``)."""
-    if tools is None:
-        return False
-    if not isinstance(tools, list):
-        raise unreadable("'tools' is not a list")
-    found = False
-    for tool in tools:
-        if not isinstance(tool, dict):
-            raise unreadable("one of 'tools' is not an object")
-        _check_names(tool, _TOOL)
-        kind = _folded(trimmed(_text(tool, "type")))  # Ollama trims it where the model is in the cloud
-        found |= kind.startswith(_WEB_TOOLS) or _has_web_tool(tool.get("tools"))
+    """Whether a tool is one that Ollama serves itself; tools may hold tools (``namespace``).
+
+    Not by recursion, which may end before the parser's own does.
+    """
+    found, waiting = False, [tools]
+    while waiting:
+        tools = waiting.pop()
+        if tools is None:
+            continue
+        if not isinstance(tools, list):
+            raise unreadable("'tools' is not a list")
+        for tool in tools:
+            if not isinstance(tool, dict):
+                raise unreadable("one of 'tools' is not an object")
+            _check_names(tool, _TOOL)
+            kind = _folded(trimmed(_text(tool, "type")))  # Ollama trims it where the model is in the cloud
+            found |= kind.startswith(_WEB_TOOLS)
+            waiting.append(tool.get("tools"))
     return found
 
 

@@ -50,6 +50,13 @@ def test_a_rate_must_be_at_least_its_limit() -> None:
     assert [report.verdict(ratio, limit) for ratio in (19.9, 20, 49, 50)] == ["missed", "must", "must", "aim"]
 
 
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.0, "must"), (1.1, "must"), (1.11, "missed")])
+def test_a_figure_without_an_aim_is_judged_by_its_must(ratio: float, verdict: str) -> None:
+    title = "CPU for a GET with a cached JWT, to one with a key"
+    cells = _cells(report.promised({("cached-jwt", "ours"): [{"ratio": ratio}]}), title)
+    assert cells[5:] == ["", "1.1 x", "", verdict]
+
+
 def test_a_missing_peer_is_named_and_the_rest_is_judged() -> None:
     samples = {who: [{"cpu_us": 40.0}] for who in _GET[:2]}
     cells = _cells(report.promised(samples), "CPU for a small GET")

@@ -114,9 +114,7 @@ def put_on_path(folder: Path, name: str) -> None:
     program.chmod(0o755)
 
 
-def run(
-    words: list[str], home: Path, timeout: float = RUN_TIMEOUT, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run(words: list[str], home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a client in its own home, with nothing of this process's environment but the PATH."""
     home.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
@@ -126,6 +124,6 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=RUN_TIMEOUT,
         check=False,
     )

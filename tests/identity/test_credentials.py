@@ -23,7 +23,7 @@ def find(fields: Fields) -> bytes:
     found = credentials.find(fields, dict(fields))
     if found is None:
         raise credentials.missing()
-    return found.value
+    return found[0]
 
 
 def basic(user_and_password: bytes) -> bytes:
@@ -196,8 +196,10 @@ def test_any_fields_hold_a_credential_or_are_refused(fields: Fields) -> None:
     found = outcome(fields)
     if isinstance(found, ProxyError):
         assert found.code in {"missing_credentials", "ambiguous_credentials"}
+        ours = credentials.missing().message
         for _, value in fields:
-            assert len(value) < 8 or value.decode("latin-1") not in found.message
+            text = value.decode("latin-1")
+            assert len(value) < 8 or text in ours or text not in found.message
     else:
         assert found
         assert any(name in credentials.PLACES for name, _ in fields)

@@ -162,11 +162,16 @@ def options(random: Random, numbers: tuple[str, ...] = ("1", "256", "1024", "409
 
 
 def tools(random: Random, types: tuple[str, ...] = TOOL_TYPES) -> str:
+    """Tools; with all types, also ones that hold tools, and names of members in other spellings, or twice."""
     found = []
     for _ in range(random.randint(1, 3)):
         members = [f'"type":{quoted(random.choice(types))}', '"name":"web_search"']
-        if random.random() < 0.3 and types is TOOL_TYPES:
-            members.append(f'"tools":{tools(random, types)}' if random.random() < 0.7 else '"tools":null')
+        if types is TOOL_TYPES and random.random() < 0.3:
+            members.append(f'"tools":{tools(random)}' if random.random() < 0.7 else '"tools":null')
+        if types is TOOL_TYPES and random.random() < 0.3:
+            name = random.choice(('"type"', '"Type"', '"TYPE"', '"t\\u0079pe"', '"tool\u017f"', '"Tools"'))
+            value = tools(random, types[:5]) if "ool" in name else quoted(random.choice(types[:5]))
+            members.append(f"{name}:{random.choice((value, value, 'null'))}")
         random.shuffle(members)
         found.append("{" + ",".join(members) + "}")
     return "[" + ",".join(found) + "]"
@@ -199,7 +204,7 @@ def _blank(random: Random) -> str:
     )
 
 
-_SUFFIXES = (
+SUFFIXES = (
     *(
         ":cloud",
         ":local",
@@ -215,7 +220,7 @@ _SUFFIXES = (
     *(":cloud:local", ":local:cloud", ":local:local", ":cloud-cloud", ":local-cloud", ":c\u0142oud", ":"),
     *("@sha256:" + "a" * 64, "/", "/x", ":cloud/x", ":x-cloud/y", "\u200b", "\x00", "%3Acloud"),
 )
-_PREFIXES = (
+PREFIXES = (
     *(
         "https://",
         "http://",
@@ -233,12 +238,12 @@ _NAME_TRICKS: tuple[Callable[[Random, str], str], ...] = (
     _cased,
     _folded,
     lambda random, name: _blank(random) + name + _blank(random),
-    lambda random, name: name + random.choice(_SUFFIXES),
-    lambda random, name: name.partition(":")[0] + random.choice(_SUFFIXES),
+    lambda random, name: name + random.choice(SUFFIXES),
+    lambda random, name: name.partition(":")[0] + random.choice(SUFFIXES),
     lambda random, name: (
         name + ":" + _blank(random) + random.choice(("cloud", "local", "7b-cloud")) + _blank(random)
     ),
-    lambda random, name: random.choice(_PREFIXES) + name,
+    lambda random, name: random.choice(PREFIXES) + name,
     lambda random, name: name.replace(
         random.choice("lo:/"), random.choice(("", "\\", "\ufffd", ".", "-", "_")), 1
     ),
@@ -510,6 +515,7 @@ _PLAIN_TYPES = (
 )
 _ODD_TYPES = (
     "multipart/form-data; boundary=b; boundary*=utf-8''{}",
+    "multipart/form-data; boundary={}; boundary*=utf-8''b",
     "multipart/form-data; boundary*0=a; boundary={}",
     "multipart/form-data; charset=utf-8; boundary={}",
     "multipart/form-data; boundary={}; boundary=b",
@@ -534,14 +540,19 @@ def strange_form(random: Random) -> Sent:
         parts.append(again + random.choice((b"smollm2", b"sekret:cloud")))
     random.shuffle(parts)
     boundary = random.choice((BOUNDARY, "a", "x" * 70, "a'b"))
-    body = form(
-        parts, boundary, random.choice((b"-- \r\n", b"--\r\nmore", b"") if odd[2] else (b"--\r\n", b"--"))
-    )
+    if odd[2]:  # within the sound another form, whose boundary may be what the other reader takes
+        parts[parts.index(_SOUND)] = (
+            _SOUND + b"\r\n" + form([_PLAIN_HEADS[0].encode() + b"sekret:cloud"], "b")
+        )
+    body = form(parts, boundary, random.choice((b"--\r\n", b"--")))
     content_type = random.choice(_ODD_TYPES if odd[2] else _PLAIN_TYPES).format(boundary)
     if odd[3]:
         body = random.choice(
             (
                 b"preamble\r\n" + body,
+                body + b"more",
+                body.removesuffix(b"\r\n") + b" \r\n",
+                body.removesuffix(b"\r\n").removesuffix(b"--"),
                 body.replace(b"\r\n", b"\n"),
                 body.replace(b"\r\n\r\n", b"\r\n\r\n--" + boundary.encode() + b"\r\n", 1),
                 body.replace(b"\r\n\r\n", b"\r\n\n", 1),

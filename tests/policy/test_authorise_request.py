@@ -1,4 +1,4 @@
-"""What a request asks for, against what its caller was granted: models, cloud, tools and options in one table."""
+"""What a request asks for, against what its caller was granted: models, cloud, tools, options."""
 
 from __future__ import annotations
 

@@ -252,9 +252,22 @@ def test_a_guard_that_reads_less_strictly_is_found_out(
 # The same, with examples that shrink
 
 NAME_PIECES = (
-    *(*bodies.PLAIN, *bodies.CLOUD, *bodies.BLANKS, "cloud", "Cloud", "local", "-cloud", ":", "/", "://"),
-    *("latest", "library", "registry.ollama.ai", ".", "-", "_", "\u017f", "\u212a", "\u0130", "\u200b", "@"),
-    *("x" * 75, "%3A"),
+    *(
+        *bodies.BLANKS,
+        "cloud",
+        "Cloud",
+        "local",
+        "-cloud",
+        ":",
+        "/",
+        "://",
+        "latest",
+        "library",
+        ".",
+        "-",
+        "_",
+    ),
+    *("registry.ollama.ai", "\u017f", "\u212a", "\u0130", "\u200b", "@", "x" * 75, "%3A"),
 )
 KEYS = (
     *("model", "Model", "MODEL", "name", "Name", "source", "\u017fource", "destination", "from", "From"),
@@ -262,7 +275,15 @@ KEYS = (
     *("Tools", "max_tokens", "max_to\u212aens", "max_output_tokens", "insecure", "in\u017fecure"),
     "_debug_render_only",
 )
-names = st.lists(st.sampled_from(NAME_PIECES), max_size=6).map("".join)
+pieces = st.lists(st.sampled_from(NAME_PIECES), max_size=2).map("".join)
+names = st.builds(
+    "{}{}{}{}{}".format,
+    pieces,
+    st.sampled_from(["", "", *bodies.PREFIXES]),
+    st.sampled_from([*bodies.PLAIN, *bodies.CLOUD, ""]),
+    st.sampled_from(["", "", *bodies.SUFFIXES]),
+    pieces,
+)
 keys = st.sampled_from(KEYS)
 option_maps = st.dictionaries(
     st.sampled_from([*bodies.OPTIONS, "NUM_CTX", "temperature"]),

@@ -61,6 +61,7 @@ REFERENCES = {
     "x:7b-local": ("x:7b-local", False),
     "a:cloud/b/c": ("a:cloud/b/c:latest", False),
     "a:x-cloud/b/c:1": ("a:x-cloud/b/c:1", False),
+    "h:5000/acme/x-cloud": ("h:5000/acme/x-cloud:latest", False),
     "x:cloud": ("x:cloud", True),
     "X:CLOUD": ("x:cloud", True),
     "x: cloud": ("x:cloud", True),

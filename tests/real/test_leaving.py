@@ -13,9 +13,10 @@ import time
 import httpx
 import pytest
 
+from ..clients.programs import cannot_run
 from ..wire.messages import request
 from ..wire.site import Keys, Site
-from .conftest import Ollama, Proxied, cannot_run
+from .conftest import Ollama, Proxied
 
 LONG = 1500
 """Tokens asked for; a small model that counts gets to several hundred."""

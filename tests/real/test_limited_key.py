@@ -24,7 +24,7 @@ from .conftest import Ollama
 
 TEXT = 'Grüße, 世界 🦙👩‍👩‍👧 "cloud" \\u0041 \u2028 {"model": "other"}'
 MESSAGES: Any = [{"role": "system", "content": "Be brief. 😀"}, {"role": "user", "content": TEXT}]
-SCHEMA = {
+SCHEMA: Any = {
     "title": "weather",
     "type": "object",
     "properties": {"model": {"type": "string"}, "größe": {"type": "integer"}},
@@ -41,11 +41,11 @@ class Weather(BaseModel):
     model: str = Field(description=TEXT)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def all_readable(site: Site) -> Iterator[None]:
-    before = len(site.log)
+    before = site.metric("ollama_proxy_denied_total", {"code": "unreadable_body"})
     yield
-    assert [line for line in site.log[before:] if line.get("code") == "unreadable_body"] == []
+    assert site.metric("ollama_proxy_denied_total", {"code": "unreadable_body"}) == before
 
 
 # ollama
@@ -245,7 +245,7 @@ def test_langchain_ollama_asks_its_model(trusted: str, limited: str, brief_model
     assert chat.bind_tools([Weather]).invoke([HumanMessage(TEXT)]).content
     assert [part for part in chat.stream(TEXT) if part.content]
     assert asyncio.run(chat.ainvoke(TEXT)).content
-    shaped = chat.with_structured_output(SCHEMA, method="json_schema", include_raw=True).invoke("Hi")
+    shaped: Any = chat.with_structured_output(SCHEMA, method="json_schema", include_raw=True).invoke("Hi")
     assert shaped["raw"].content.startswith("{")
     assert len(OllamaEmbeddings(model=brief_model, base_url=url).embed_documents([TEXT, "two"])) == 2
 
@@ -255,8 +255,8 @@ def test_langchain_openai_asks_its_model(trusted: str, limited: str, brief_model
     assert chat.bind_tools([Weather]).invoke([HumanMessage(TEXT)]).content
     assert [part for part in chat.stream(TEXT) if part.content]
     assert asyncio.run(chat.ainvoke(TEXT)).content
-    shaped = chat.with_structured_output(SCHEMA, method="json_mode", include_raw=True)
-    assert shaped.invoke("Hi")["raw"].content.startswith("{")
+    shaped: Any = chat.with_structured_output(SCHEMA, method="json_mode", include_raw=True).invoke("Hi")
+    assert shaped["raw"].content.startswith("{")
     embeddings = OpenAIEmbeddings(
         model=brief_model,
         base_url=f"{trusted}/v1",

@@ -29,7 +29,7 @@ def test_ollama(base: str, brief_model: str, ollama: Ollama, monkeypatch: pytest
     monkeypatch.setenv("OLLAMA_HOST", base)
     client = package.Client()
     assert client.list().models
-    assert [part for part in client.chat(brief_model, MESSAGES, stream=True)][-1].done
+    assert list(client.chat(brief_model, MESSAGES, stream=True))[-1].done
     assert client.embed(brief_model, "one").embeddings
     assert asyncio.run(package.AsyncClient().chat(brief_model, MESSAGES)).done
     with pytest.raises(package.ResponseError, match="this key may not use the model"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 
 import httpx
@@ -66,8 +67,17 @@ def without_request_id(body: bytes) -> bytes:
 
 
 def loaded_until(direct: httpx.Client) -> dict[str, str]:
-    """When each loaded model is to be unloaded; every question, even an empty one, puts it off."""
-    return {entry["name"]: entry["expires_at"] for entry in direct.get("/api/ps").json()["models"]}
+    """When each loaded model is to be unloaded; every question, even an empty one, puts it off.
+
+    Ollama does so a moment after its answer, so it is asked until nothing moves.
+    """
+    last: dict[str, str] = {}
+    while True:
+        found = {entry["name"]: entry["expires_at"] for entry in direct.get("/api/ps").json()["models"]}
+        if found == last:
+            return found
+        last = found
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize(
