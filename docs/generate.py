@@ -267,8 +267,8 @@ It is one line of JSON with `Content-Type: application/json`. A HEAD request get
 
 {shapes}
 Every answer carries `X-Request-Id`, the proxy's own and Ollama's alike; on `/v1/messages` also `request-id`.
-A 401 carries `WWW-Authenticate: Bearer`. The message holds nothing that the client sent, but for the name of
-a model that it may not use.
+A 401 carries `WWW-Authenticate: Bearer`, and `x-should-retry: false` for clients that would try again. The
+message holds nothing that the client sent, but for the name of a model that it may not use.
 
 {table(("code", "`type` for OpenAI", "`type` for Anthropic"), types)}
 ## After the first byte

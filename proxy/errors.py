@@ -32,7 +32,7 @@ _REQUEST = ("invalid_request_error", "invalid_request_error")
 _PERMISSION = ("invalid_request_error", "permission_error")
 _SERVER = ("server_error", "api_error")
 _TOO_LARGE = ("invalid_request_error", "request_too_large")
-_RATE = ("rate_limit_error", "rate_limit_error")
+_RATE = ("invalid_request_error", "rate_limit_error")
 _MISSING = ("invalid_request_error", "not_found_error")
 
 ERRORS: dict[str, _Row] = {

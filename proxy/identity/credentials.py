@@ -21,8 +21,10 @@ PLACES = frozenset({b"authorization", b"x-api-key"})
 PATH_PREFIX = b"/~"
 
 _CHALLENGE = b'Bearer realm="ollama-auth-proxy"'
-_ASK = ((b"WWW-Authenticate", _CHALLENGE),)
-_REFUSE = ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'),)
+# Claude Code tries a refused credential ten times more, for minutes, unless it is told not to.
+_NO_RETRY = (b"x-should-retry", b"false")
+_ASK = ((b"WWW-Authenticate", _CHALLENGE), _NO_RETRY)
+_REFUSE = ((b"WWW-Authenticate", _CHALLENGE + b', error="invalid_token"'), _NO_RETRY)
 
 _SIGNATURE = re.compile(rb"[A-Za-z0-9+/]+={0,2}:[A-Za-z0-9+/]+={0,2}")
 _JWT = re.compile(rb"ey[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")

@@ -207,6 +207,8 @@ def _has_web_tool(tools: object) -> bool:
         for tool in tools:
             if not isinstance(tool, dict):
                 raise unreadable("one of 'tools' is not an object")
+            if not tool:
+                continue
             _check_names(tool, _TOOL)
             kind = _folded(trimmed(_text(tool, "type")))  # Ollama trims it where the model is in the cloud
             found |= kind.startswith(_WEB_TOOLS)

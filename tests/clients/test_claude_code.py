@@ -55,7 +55,8 @@ def test_it_answers_with_the_key_in_the_base_url(proxy: Served, limited: str, tm
 
 
 def test_it_shows_why_it_is_refused(proxy: Served, keys: Keys, limited: str, tmp_path: Path) -> None:
-    wrong = ask(proxy, tmp_path, ANTHROPIC_AUTH_TOKEN=keys.unknown)
+    # By itself it would try a refused key again, for three minutes: longer than it may run here.
+    wrong = ask(proxy, tmp_path, ANTHROPIC_AUTH_TOKEN=keys.unknown, CLAUDE_CODE_MAX_RETRIES="10")
     assert wrong.returncode == 1
     assert "401 these credentials are not valid" in wrong.stdout
     other = ask(proxy, tmp_path, ANTHROPIC_AUTH_TOKEN=limited, ANTHROPIC_MODEL=OTHER)

@@ -168,7 +168,7 @@ def test_a_password_may_hold_colons_and_blanks() -> None:
 def test_401_says_how_to_authenticate(error: ProxyError, challenge: bytes) -> None:
     # RFC 6750 section 3.1: no error code where the request had no credentials at all.
     assert error.status == 401
-    assert error.headers == ((b"WWW-Authenticate", challenge),)
+    assert error.headers == ((b"WWW-Authenticate", challenge), (b"x-should-retry", b"false"))
 
 
 names = st.one_of(st.sampled_from([b"authorization", b"x-api-key", b"accept"]), st.binary(max_size=15))

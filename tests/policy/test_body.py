@@ -152,6 +152,7 @@ def test_of_an_option_that_is_neither_a_number_nor_short_nothing_is_kept(value: 
         ('[{"type":"my_web_search"}]', False),
         ('[{"type":null}]', False),
         ('[{"type":"namespace","tools":null}]', False),
+        ("[{}]", False),
         ("[]", False),
         ("null", False),
     ],
@@ -160,6 +161,12 @@ def test_tools_that_ollama_serves_itself_are_told_from_those_of_the_user(
     route: Route, tools: str, found: bool
 ) -> None:
     assert read(f'{{"model":"x","tools":{tools}}}', route).web_tools is found
+
+
+def test_a_tool_is_seen_as_deep_as_bodies_are_read() -> None:
+    for depth in (1, 50, 300):
+        inner = '{"type":"namespace","tools":[' * depth + '{"type":"web_search"}' + "]}" * depth
+        assert read(f'{{"model":"x","tools":[{inner}]}}', RESPONSES).web_tools
 
 
 def test_on_other_routes_no_tool_is_ollamas() -> None:
