@@ -44,7 +44,7 @@ class Workers:
                 return worker.decode(answer)
             except ProxyError:
                 raise
-            except (OSError, EOFError, ValueError):  # TimeoutError is an OSError
+            except (OSError, EOFError, ValueError, TypeError):  # TimeoutError is an OSError
                 self.close()
                 raise ProxyError(
                     "body_too_large", "the body takes too long to read or too much memory: send less"

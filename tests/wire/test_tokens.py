@@ -160,7 +160,7 @@ def test_no_attack_takes_much_longer_than_a_wrong_key(attacked: Site, keys: Keys
         return min(times) * 1000
 
     plain = milliseconds(keys.unknown.encode())
-    slow = {name: took for name, text in SENDABLE.items() if (took := milliseconds(text)) > 2 * plain}
+    slow = [name for name, text in SENDABLE.items() if all(milliseconds(text) > 2 * plain for _ in range(3))]
     client.close()
     assert not slow, f"a wrong key takes {plain:.2f} ms"
 
