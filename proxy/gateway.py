@@ -17,13 +17,14 @@ from proxy.identity.api_keys import ApiKey
 from proxy.identity.authenticator import Authenticator, Presented
 from proxy.identity.failures import Failures
 from proxy.identity.identity import ANONYMOUS, Identity
+from proxy.identity.ssh_signature import is_time
 from proxy.observe.access_log import AccessLog, Entry
 from proxy.observe.events import log
 from proxy.observe.metrics import Metrics, RouteMetrics
 from proxy.policy import routes
 from proxy.policy.access import Guard, Policy, authorise_request, authorise_route, guard, no_route
 from proxy.policy.client_address import Network, client_address
-from proxy.policy.routes import OTHER, ModelPlace, Route
+from proxy.policy.routes import OTHER, ModelPlace, Route, Scope
 from proxy.server.client_connection import ClientConnection
 from proxy.server.exchange import EXTENSION, Exchange
 from proxy.server.head import malformed
@@ -99,12 +100,12 @@ class Gateway:
                 identity = known
             if route is None:
                 raise no_route(raw_path)
-            authorise_route(identity, route)
+            authorise_route(identity, route, self._policy)
             how = guard(identity, route, self._policy)
             if how is not Guard.NONE:
                 facts = self._guards.facts_at_once(exchange, route, how)
                 if facts is None:
-                    body = self._guards.whole_body(exchange, route, how)
+                    body = self._guards.whole_body(exchange, route, how, identity)
                     self._in_flight[body] = identity
                     try:
                         facts = await self._guards.facts(exchange, route, body)
@@ -119,7 +120,7 @@ class Gateway:
                 await relay.run(self._authority)
         except ProxyError as refused:
             error = refused.with_traceback(None)  # its frame holds us: a cycle for each refusal
-            if refused.status == 401:
+            if identity is None and refused.status == 401:
                 error = self._throttled(refused, exchange)
         except Exception:
             log.exception("a request ended in a fault of the proxy itself")
@@ -234,9 +235,9 @@ class Gateway:
     def replace_keys(self, keys: Mapping[str, ApiKey]) -> None:
         """Take over the store's keys, and end what revoked ones have in flight."""
         gone = self._authenticator.replace_keys(keys)
-        for relay, identity in list(self._in_flight.items()):
+        for request, identity in list(self._in_flight.items()):
             if identity.key_id in gone:
-                relay.cut(credentials.invalid())
+                request.cut(credentials.invalid())
 
     def cut_all(self) -> int:
         """End every request in flight, as draining has taken too long; returns how many there were."""
@@ -246,8 +247,8 @@ class Gateway:
             headers=((b"Retry-After", b"5"),),
         )
         in_flight = list(self._in_flight)
-        for relay in in_flight:
-            relay.cut(error)
+        for request in in_flight:
+            request.cut(error)
         return len(in_flight)
 
 
@@ -266,8 +267,10 @@ def _drop_query(exchange: Exchange, identity: Identity, route: Route, policy: Po
 
     Clients put credentials of all kinds there, and none of Ollama's routes that lead to the cloud reads it.
     """
-    if exchange.head.query and (
+    if (
         identity.auth == "ssh_signature"
+        or (identity is ANONYMOUS and is_time(exchange.head.query))
+        or route.scope is Scope.ACCOUNT
         or (policy.cloud and identity.cloud and route.model is not ModelPlace.NONE)
     ):
         exchange.target = exchange.path

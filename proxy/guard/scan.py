@@ -6,12 +6,13 @@ other way only, as ``\\u`` and its number; a form can do so in quoted-printable 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from proxy.policy.routes import ModelPlace, Route
 
 _JSON = (b"cloud", b"\\u")
 _WEB = (b"web_", b"cloud", b"\\u")
 _FORM = (b"cloud", b"transfer-encoding")
-_WEB_TOOL_ROUTES = frozenset({"/v1/messages", "/v1/responses"})
 
 
 class Scan:
@@ -23,7 +24,7 @@ class Scan:
         if route.model is ModelPlace.FORM_MODEL:
             self._words: tuple[bytes, ...] = _FORM
         else:
-            self._words = _WEB if route.path in _WEB_TOOL_ROUTES else _JSON
+            self._words = _WEB if route.web_tools else _JSON
         self._longest = max(map(len, self._words))
         self._end = b""
         self.found = False
@@ -34,3 +35,8 @@ class Scan:
         text = (self._end + piece).lower()
         self.found = any(word in text for word in self._words)
         self._end = text[1 - self._longest :]
+
+
+def values_in(pieces: Iterable[bytes]) -> int:
+    """At least as many values as JSON in these pieces holds: what separates values, wherever it stands."""
+    return sum(piece.count(mark) for piece in pieces for mark in (b",", b"[", b"{"))

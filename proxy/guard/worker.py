@@ -12,16 +12,23 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from proxy.errors import ProxyError
 from proxy.guard.judge import Asked, judge
+from proxy.guard.scan import values_in
 from proxy.policy.body import Facts
 from proxy.policy.model_names import ModelName
 from proxy.policy.routes import ROUTES
 
 NICE = 5
 """The event loop goes first where both want the same processor."""
+
+
+MOST_VALUES = 8_000_000
+"""In one body; a few seconds of parsing. Source code has one for eight bytes, other text far fewer."""
 
 
 def question(asked: Asked, size: int) -> bytes:
@@ -63,11 +70,13 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         try:
             answers.write(_answer(asked, body))
         except MemoryError:
-            answers.write(_refusal(_too_much()))
+            answers.write(_refusal(too_much()))
         answers.flush()
 
 
 def _answer(asked: Asked, pieces: Sequence[bytes]) -> bytes:
+    if values_in(pieces) > MOST_VALUES:
+        return _refusal(too_much())
     try:
         return json.dumps(["facts", encode(judge(asked, pieces))]).encode() + b"\n"
     except ProxyError as error:
@@ -78,13 +87,17 @@ def _refusal(error: ProxyError) -> bytes:
     return json.dumps(["refused", [error.code, error.message]]).encode() + b"\n"
 
 
-def _too_much() -> ProxyError:
-    return ProxyError("body_too_large", "the body holds more values than can be read: send fewer")
+def too_much() -> ProxyError:
+    return ProxyError(
+        "body_too_large", "the body takes too long or too much memory to read: send less, in fewer values"
+    )
 
 
 def main() -> None:
     memory = int(sys.argv[1])
     os.nice(NICE)
+    with suppress(OSError):  # where memory is short, this process goes and not the proxy
+        Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # bodies are not for the disk
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -91,7 +91,7 @@ def split_path(target: bytes) -> tuple[bytes, bytes] | None:
         return None
     path, mark, query = target[len(PATH_PREFIX) :].partition(b"?")
     key, _, rest = path.partition(b"/")
-    return key, b"/" + rest + mark + query
+    return (key, b"/" + rest + mark + query) if key else None
 
 
 def find(

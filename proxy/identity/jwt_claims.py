@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeGuard
 
+from proxy.identity.api_keys import is_model_pattern
 from proxy.identity.identity import Identity
 from proxy.identity.issuer import Issuer
 from proxy.identity.limits import NO_LIMITS, Limits, limits_from
@@ -19,8 +20,11 @@ SCOPES = frozenset({"read", "inference", "manage", "push", "account"})
 _MISSING = object()
 _NO_SCOPES: frozenset[str] = frozenset()
 _SEPARATORS = re.compile("[ ,]+")
-# The rule for the names of API keys (see api_keys.issue): they stand in logs and on labels.
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@ -]{0,62}[A-Za-z0-9._@-])?")
+# The rule for the names of API keys (see api_keys.issue), and what providers put into subjects besides.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@|:/+= -]{0,62}[A-Za-z0-9._@|:/+=-])?")
+
+MAX_PATTERNS = 100
+"""Patterns of models in one token."""
 
 
 def end_of(claims: Mapping[str, object], issuer: Issuer, now: float) -> float | None:
@@ -97,7 +101,9 @@ def _models(value: object) -> tuple[str, ...]:
         value = _SEPARATORS.split(value)
     if not isinstance(value, list) or not all(isinstance(pattern, str) for pattern in value):
         return ()
-    return tuple(dict.fromkeys(filter(None, value)))
+    patterns = tuple(dict.fromkeys(filter(None, value)))
+    # Each is compiled for the event loop, and one that is no pattern could mean anything.
+    return patterns if len(patterns) <= MAX_PATTERNS and all(map(is_model_pattern, patterns)) else ()
 
 
 def _limits(value: object) -> Limits | None:

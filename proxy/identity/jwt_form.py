@@ -16,7 +16,7 @@ MAX_TOKEN_BYTES = 16 * 1024
 MAX_KID_LENGTH = 256
 """Characters."""
 
-MAX_VALUES = 1000
+MAX_VALUES = 400
 """In the header, and among the claims: some hundred groups are seen, more only serve to keep us busy."""
 
 # RFC 9068 has at+jwt; "application/" may be left out (RFC 7515 section 4.1.9).

@@ -160,6 +160,8 @@ def from_pem(data: bytes) -> KeySet:
                 keys.append(_rsa_key(None, RSA_ALGORITHMS, public))
             elif isinstance(public, ec.EllipticCurvePublicKey):
                 keys.append(_ec_key(None, public))
+        except ImportError:  # an incomplete installation is no bad key
+            raise
         except Exception:  # from ValueError to UnsupportedAlgorithm; the next may be good
             continue
     if not keys:
@@ -251,6 +253,8 @@ def _key(one: _Published) -> VerificationKey | None:
         curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
         numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), curves[curve])
         return _ec_key(one.kid, numbers.public_key())  # ValueError where it is no point of the curve
+    except ImportError:  # an incomplete installation is no bad key
+        raise
     except Exception:
         return None
 

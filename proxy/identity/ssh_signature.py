@@ -57,6 +57,11 @@ def parse_public_key(text: str) -> bytes:
     return blob
 
 
+def is_time(query: bytes) -> bool:
+    """Whether a query is what the command adds to sign it: ``ts=`` and a number, alone."""
+    return _TIME.fullmatch(query) is not None
+
+
 def fingerprint(digest: bytes) -> str:
     """``SHA256:…`` as ``ssh-keygen -l`` prints it, for the SHA-256 of a public key."""
     return "SHA256:" + binascii.b2a_base64(digest, newline=False).decode("ascii").rstrip("=")

@@ -37,7 +37,6 @@ class Guard(IntEnum):
     """Its model or an option could be forbidden: it is parsed."""
 
 
-_WEB_TOOL_ROUTES = frozenset({"/v1/messages", "/v1/responses"})
 _TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 # Which member says how long an answer may become; on all other routes there is none.
@@ -76,7 +75,7 @@ def guard(identity: Identity, route: Route, policy: Policy) -> Guard:
     if identity.limited:
         return Guard.PARSE
     cloud = policy.cloud and identity.cloud
-    if cloud and (route.path not in _WEB_TOOL_ROUTES or Scope.ACCOUNT.value in identity.scopes):
+    if cloud and not (route.web_tools and Scope.ACCOUNT.value not in identity.scopes):
         return Guard.NONE
     # ``remote_host`` is a way out that has no word of its own.
     return (
@@ -84,20 +83,31 @@ def guard(identity: Identity, route: Route, policy: Policy) -> Guard:
     )
 
 
-def authorise_route(identity: Identity, route: Route) -> None:
+def authorise_route(identity: Identity, route: Route, policy: Policy) -> None:
     """Raises ProxyError where the caller may not use the route at all, whatever the request says.
 
-    ``scope_denied`` names the scope that is missing; ``model_denied`` for transcriptions by a key that has
-    only some models, since their form is read by rules that leave room for doubt.
+    ``scope_denied`` names the scope that is missing; ``cloud_denied`` where the route acts as the server's
+    account and the cloud is closed. Transcriptions are refused to keys with only some models
+    (``model_denied``), since their form is read by rules that leave room for doubt, and to keys with a cap
+    on answers (``option_denied``), since they cannot state one.
     """
     if identity is not ANONYMOUS and route.scope_name not in identity.scopes:
         raise _scope_denied(route.scope_name)
-    if route.path == _TRANSCRIPTIONS and identity.models is not None:
-        raise ProxyError(
-            "model_denied",
-            "transcriptions are not open to keys that are limited to some models: ask the operator for"
-            " another key",
-        )
+    if route.scope is Scope.ACCOUNT and not policy.cloud:
+        raise _cloud_denied("this route acts as the server's account at ollama.com", policy)
+    if route.path == _TRANSCRIPTIONS:
+        if identity.models is not None:
+            raise ProxyError(
+                "model_denied",
+                "transcriptions are not open to keys that are limited to some models: ask the operator for"
+                " another key",
+            )
+        if identity.limits.max_output_tokens is not None:
+            raise ProxyError(
+                "option_denied",
+                "a transcription cannot say how long it may become, which this key has to: ask the operator"
+                " for another key",
+            )
 
 
 def authorise_request(identity: Identity, route: Route, facts: Facts, policy: Policy) -> None:
@@ -118,8 +128,11 @@ def authorise_request(identity: Identity, route: Route, facts: Facts, policy: Po
             )
     if facts.remote or any(name.cloud for name in facts.names):
         _authorise_cloud(identity, facts, policy)
-    if facts.web_tools and Scope.ACCOUNT.value not in identity.scopes:
-        raise _scope_denied(Scope.ACCOUNT.value, "for a web_search or web_fetch tool")
+    if facts.web_tools:
+        if Scope.ACCOUNT.value not in identity.scopes:
+            raise _scope_denied(Scope.ACCOUNT.value, "for a web_search or web_fetch tool")
+        if not policy.cloud:
+            raise _cloud_denied("web_search and web_fetch tools act as the server's account", policy)
     if identity.limits.any:
         _check_options(identity.limits, route, facts)
 
@@ -142,11 +155,15 @@ def _authorise_cloud(identity: Identity, facts: Facts, policy: Policy) -> None:
         return
     cloud = next((name.canonical for name in facts.names if name.cloud), "")
     what = f"'{cloud}' runs in the cloud" if cloud else "this request leads to the cloud or another server"
+    raise _cloud_denied(what, policy)
+
+
+def _cloud_denied(what: str, policy: Policy) -> ProxyError:
     if policy.cloud:
         why = "and this key lacks the cloud grant: use a local model, or ask the operator for the grant"
     else:
-        why = "which is closed here: use a local model, or ask the operator for policy.cloud"
-    raise ProxyError("cloud_denied", f"{what}, {why}")
+        why = "and the cloud is closed here: do without, or ask the operator for policy.cloud"
+    return ProxyError("cloud_denied", f"{what}, {why}")
 
 
 def _check_options(limits: Limits, route: Route, facts: Facts) -> None:
@@ -169,10 +186,18 @@ def _check_options(limits: Limits, route: Route, facts: Facts) -> None:
 def _check_output(most: int, route: Route, facts: Facts) -> None:
     """An answer without a limit has none in Ollama either, so a request must state one that is allowed."""
     needed = _OUTPUT_LIMIT.get(route.path)
+    if needed is not None and needed not in facts.options:
+        not_that = " ('max_completion_tokens' is not read by Ollama)" if needed == "max_tokens" else ""
+        raise ProxyError(
+            "option_denied",
+            f"this key must say how long an answer may become: set '{needed}'{not_that} to a whole number"
+            f" from 1 to {most}",
+        )
     for option in ("num_predict", *OUTPUT_LIMITS):
-        stated = facts.options.get(option)
-        if (option == needed or stated is not None) and (type(stated) is not int or not 1 <= stated <= most):
-            raise _option_denied(option, f"ask for a whole number from 1 to {most}")
+        if option in facts.options:
+            stated = facts.options[option]
+            if type(stated) is not int or not 1 <= stated <= most:
+                raise _option_denied(option, f"ask for a whole number from 1 to {most}")
 
 
 def _check_keep_alive(limits: Limits, value: object) -> None:

@@ -52,7 +52,6 @@ _KNOWN = frozenset(
     | {"tools", "insecure", "_debug_render_only", *OUTPUT_LIMITS}
 )
 _AS_WRITTEN = frozenset({"/api/push", "/api/copy", "/api/create"})
-_WEB_TOOL_ROUTES = frozenset({"/v1/messages", "/v1/responses"})
 _WEB_TOOLS = ("web_search", "web_fetch")
 _FOLDS = str.maketrans({"\N{LATIN SMALL LETTER LONG S}": "s", "\N{KELVIN SIGN}": "k"})
 
@@ -84,7 +83,7 @@ def read_body(route: Route, body: bytes) -> Facts:
     members Ollama and we must understand alike.
     """
     members = _members(body)
-    tools = route.path in _WEB_TOOL_ROUTES and _has_web_tool(members.get("tools"))
+    tools = route.web_tools and _has_web_tool(members.get("tools"))
     options = _within(members, "parameters" if route.model is ModelPlace.BODY_CREATE else "options")
     asked = {name: _plain(options[name]) for name in OPTIONS if options.get(name) is not None}
     asked |= {name: _plain(members[name]) for name in OUTPUT_LIMITS if members.get(name) is not None}

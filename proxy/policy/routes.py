@@ -58,10 +58,13 @@ class Route:
     scope_name: str = field(init=False)
     repeatable: bool = field(init=False)
     """Whether asking twice does no harm: reading, and inference, which Ollama drops with the connection."""
+    web_tools: bool = field(init=False)
+    """Whether Ollama itself serves tools that search the web there, in the name of its account."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scope_name", self.scope.value)
         object.__setattr__(self, "repeatable", self.scope in (Scope.READ, Scope.INFERENCE))
+        object.__setattr__(self, "web_tools", self.path in ("/v1/messages", "/v1/responses"))
 
 
 _R, _I, _M, _P, _A = Scope.READ, Scope.INFERENCE, Scope.MANAGE, Scope.PUSH, Scope.ACCOUNT

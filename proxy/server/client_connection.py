@@ -433,7 +433,11 @@ def _name_and_end(certificate: Mapping[str, Any] | None) -> tuple[str, float] | 
     if not certificate:
         return None
     names = [str(value) for rdn in certificate["subject"] for name, value in rdn if name == "commonName"]
-    return names[0] if len(names) == 1 else "", ssl.cert_time_to_seconds(certificate["notAfter"])
+    try:
+        ends = float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+    except ValueError:  # a date that only OpenSSL understands
+        ends = 0.0
+    return names[0] if len(names) == 1 else "", ends
 
 
 def _unacknowledged(transport: asyncio.Transport) -> int:

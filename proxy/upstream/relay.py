@@ -37,7 +37,7 @@ class Relay:
     ``forwarded_at`` and ``first_byte_at`` are of `time.monotonic`, ``failure`` is the kind of an upstream
     failure and ``left_in`` the phase in which the client left, where either happened. ``answered`` says
     that a client which left had already read the end of its answer, ``cut_off`` that `cut` ended it.
-    ``body_taken`` is called when Ollama answers: what was held of the body is not needed any more.
+    ``body_taken`` is called when Ollama has taken the body: what was held of it is not needed any more.
     """
 
     __slots__ = (
@@ -114,7 +114,9 @@ class Relay:
         head = upstream_head(
             exchange.method, exchange.target, exchange.fields, authority, exchange.joined(b"connection")
         )
-        connection = self._pool.take()
+        # A kept connection may be dead, and a body that is here already but too large to be kept could not be
+        # sent again.
+        connection = self._pool.take() if exchange.received <= REPLAYABLE_BODY else None
         self._reused = connection is not None
         if self._reused and self._route.repeatable:
             self._replay = []
@@ -211,6 +213,13 @@ class Relay:
             if self._exchange.head.chunked:
                 self._connection.transport.write(b"0\r\n\r\n")
             self._request_sent = True
+            if self._connection.transport.get_write_buffer_size() <= REPLAYABLE_BODY:
+                self._tell_taken()
+
+    def _tell_taken(self) -> None:
+        if self._body_taken is not None:
+            self._body_taken()
+            self._body_taken = None
 
     def client_left(self) -> None:
         if self.status and _HAS_END.search(self._previous + self._last):
@@ -247,8 +256,7 @@ class Relay:
                     client_head(status, reason, fields, b"\r\n", body=False).data
                 )
             return True
-        if self._body_taken is not None:
-            self._body_taken()
+        self._tell_taken()
         body = exchange.method != "HEAD" and status not in _NO_BODY
         own = b"X-Request-Id: %b\r\n" % exchange.request_id
         if self._route.dialect is Dialect.ANTHROPIC:
@@ -318,6 +326,8 @@ class Relay:
         self._exchange.connection.pause_body()
 
     def resume_request(self) -> None:
+        if self._request_sent:
+            self._tell_taken()
         self._exchange.connection.resume_body()
 
     # Endings

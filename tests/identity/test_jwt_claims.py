@@ -216,7 +216,7 @@ def test_limits_that_cannot_be_read_grant_nothing_at_all(told: object) -> None:
         ("\x1b[31malice", None),
         ('alice"} 1', None),
         ("\u0430lice", None),
-        ("auth0|alice", None),
+        ("auth0|alice", "auth0|alice"),
         (..., None),
         *((value, None) for value in NONSENSE),
     ],

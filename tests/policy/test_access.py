@@ -8,9 +8,10 @@ import pytest
 
 from proxy.errors import ProxyError
 from proxy.identity.identity import ANONYMOUS, Identity
-from proxy.policy.access import authorise_route, no_route
+from proxy.policy.access import Policy, authorise_route, no_route
 from proxy.policy.routes import ROUTES, Route, Scope, match
 
+OPEN = Policy(cloud=True)
 NAMES = [scope.value for scope in Scope]
 SCOPE_SETS = [frozenset(chosen) for size in range(len(NAMES) + 1) for chosen in combinations(NAMES, size)]
 
@@ -23,10 +24,10 @@ def caller(scopes: frozenset[str]) -> Identity:
 def test_a_route_opens_to_its_own_scope_and_to_no_set_of_others(route: Route) -> None:
     for scopes in SCOPE_SETS:
         if route.scope.value in scopes:
-            authorise_route(caller(scopes), route)
+            authorise_route(caller(scopes), route, OPEN)
         else:
             with pytest.raises(ProxyError) as refused:
-                authorise_route(caller(scopes), route)
+                authorise_route(caller(scopes), route, OPEN)
             assert (refused.value.code, refused.value.status) == ("scope_denied", 403)
             assert f"'{route.scope.value}'" in refused.value.message
             assert not [
@@ -41,18 +42,18 @@ def test_a_scope_counts_only_by_its_exact_name(scope: str) -> None:
     route = match("GET", b"/api/tags")
     assert route is not None
     with pytest.raises(ProxyError, match="'read'"):
-        authorise_route(caller(frozenset({scope})), route)
+        authorise_route(caller(frozenset({scope})), route, OPEN)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_whoever_the_operator_let_in_without_a_key_is_asked_for_no_scope(route: Route) -> None:
-    authorise_route(ANONYMOUS, route)
+    authorise_route(ANONYMOUS, route, OPEN)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_calling_oneself_anonymous_opens_nothing(route: Route) -> None:
     with pytest.raises(ProxyError, match="lacks the scope"):
-        authorise_route(Identity("anonymous", None, None, frozenset()), route)
+        authorise_route(Identity("anonymous", None, None, frozenset()), route, OPEN)
 
 
 @pytest.mark.parametrize("path", [b"/metrics", b"/api", b"/v1/messages/count_tokens", b"/api/blobs/sha256:0"])

@@ -127,8 +127,10 @@ def test_a_tool_that_acts_as_the_servers_account_needs_that_scope(
 ) -> None:
     facts = Facts(names=(LLAMA,), web_tools=True)
     for cloud in (True, False):
-        assert code(key(models, cloud), facts, OPEN, route) == "scope_denied"
+        for policy in (OPEN, CLOSED):
+            assert code(key(models, cloud), facts, policy, route) == "scope_denied"
     assert code(key(models, False, ALL), facts, OPEN, route) == ""
+    assert code(key(models, True, ALL), facts, CLOSED, route) == "cloud_denied"
 
 
 @pytest.mark.parametrize("models", [MODELS, ("*",)])
@@ -334,11 +336,31 @@ def test_a_body_goes_on_unread_only_where_nothing_in_it_could_be_forbidden(
 def test_transcriptions_are_closed_to_keys_with_some_models(kind: str) -> None:
     identity = KINDS[kind]
     if identity.models is None:
-        authorise_route(identity, TRANSCRIPTIONS)
+        authorise_route(identity, TRANSCRIPTIONS, CLOSED)
     else:
         with pytest.raises(ProxyError, match="transcriptions") as caught:
-            authorise_route(identity, TRANSCRIPTIONS)
+            authorise_route(identity, TRANSCRIPTIONS, CLOSED)
         assert caught.value.code == "model_denied"
+
+
+def test_transcriptions_are_closed_to_keys_whose_answers_are_bounded() -> None:
+    with pytest.raises(ProxyError, match="transcription") as caught:
+        authorise_route(key(max_output_tokens=10), TRANSCRIPTIONS, CLOSED)
+    assert caught.value.code == "option_denied"
+    authorise_route(key(max_context=10), TRANSCRIPTIONS, CLOSED)
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.scope is Scope.ACCOUNT], ids=str)
+def test_the_servers_account_needs_the_scope_and_an_open_cloud(route: Route) -> None:
+    authorise_route(key(scopes=ALL), route, OPEN)
+    for scopes, policy, expected in (
+        (ALL, CLOSED, "cloud_denied"),
+        (ALL - {"account"}, OPEN, "scope_denied"),
+        (ALL - {"account"}, CLOSED, "scope_denied"),
+    ):
+        with pytest.raises(ProxyError) as caught:
+            authorise_route(key(cloud=True, scopes=scopes), route, policy)
+        assert caught.value.code == expected
 
 
 # Any request

@@ -45,7 +45,7 @@ EVERYTHING = frozenset(scope.value for scope in Scope)
 WITHOUT_ACCOUNT = EVERYTHING - {"account"}
 ANSWERS = frozenset(
     {"POST /api/generate", "POST /api/chat", "POST /v1/chat/completions", "POST /v1/completions"}
-    | {"POST /v1/responses", "POST /v1/messages"}
+    | {"POST /v1/responses", "POST /v1/messages", "POST /v1/audio/transcriptions"}
 )
 
 
@@ -130,7 +130,7 @@ def refusal(who: Caller, looked: Looked) -> str:
     route = ROWS[looked.sent.route]
     how = guard(who.identity, route, who.policy)
     try:
-        authorise_route(who.identity, route)
+        authorise_route(who.identity, route, who.policy)
         if how is Guard.NONE:
             return ""
         if how is Guard.SCAN and not looked.words:
@@ -157,7 +157,7 @@ def not_granted(who: Caller, route: str, effect: Effect) -> str:
             return "insecure"
     if (effect.cloud or effect.remote) and not (who.policy.cloud and identity.cloud):
         return "cloud"
-    if effect.web and "account" not in identity.scopes:
+    if effect.web and not (who.policy.cloud and "account" in identity.scopes):
         return "web"
     if limits == NO_LIMITS:
         return ""
