@@ -75,8 +75,8 @@ ADVICE = {
         "`keys set ID --model PATTERN` says which ones it may.",
     ),
     "cloud_denied": Advice(
-        "The model runs in the cloud, or create names another Ollama, and the cloud is closed or the key "
-        "lacks the grant.",
+        "The model runs in the cloud, create names another Ollama, or the request acts as the server's "
+        "account; and the cloud is closed or the key lacks the grant.",
         "Use a local model, or ask for the grant.",
         "`policy.cloud = true` opens the cloud, and `keys set ID --cloud` opens it to a key.",
     ),
@@ -100,7 +100,8 @@ ADVICE = {
         "The body of a request that must be looked at is larger than `policy.max_guarded_body`, or takes too "
         "much time or memory to read.",
         "Send less: fewer or smaller images.",
-        "Raise `policy.max_guarded_body`. Bodies of keys that may do everything are not looked at.",
+        "Raise `policy.max_guarded_body`, and give the proxy memory for it: `config/config.toml` says how "
+        "much.",
     ),
     "too_many_failures": Advice(
         "More than `auth.failures_per_minute` bad credentials came from this address; has `Retry-After`. A "
@@ -131,10 +132,11 @@ ADVICE = {
         "The log has a traceback. It is a bug: please report it.",
     ),
     "queue_full": Advice(
-        "More connections are open than `listen.max_connections`, or the bodies that are being looked at "
-        "take four times `policy.max_guarded_body`; has `Retry-After`.",
-        "Try again after that time; reuse connections.",
-        "See `ollama_proxy_open_connections`. Raise `listen.max_connections` and the limit on open files.",
+        "More connections are open than `listen.max_connections`; or the bodies that are being looked at "
+        "take four times `policy.max_guarded_body`, those of one caller twice that; has `Retry-After`.",
+        "Try again after that time; reuse connections; send fewer large bodies at once.",
+        "See `ollama_proxy_open_connections`. Raise `listen.max_connections` and the limit on open files, or "
+        "`policy.max_guarded_body`.",
     ),
     "draining": Advice(
         "The proxy is shutting down, and this request was still in flight at the end; has `Retry-After`.",

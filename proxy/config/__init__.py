@@ -100,6 +100,8 @@ def _build(written: Mapping[Option, Written], file: Path) -> tuple[Config | None
     if "tls" in good:
         report(checks.check_tls(good["tls"]))
         report(checks.check_client_certificates(good["tls"]))
+    if "auth" in good:
+        report(checks.check_auth(good["auth"]))
     if "store" in good:
         report(checks.check_store(good["store"]))
     if "listen" in good and "ops" in good:

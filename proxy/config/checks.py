@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from proxy.config.later import Option
-from proxy.config.tables import Listen, Ops, Store, Tls, Upstream
+from proxy.config.tables import Auth, Listen, Ops, Store, Tls, Upstream
 from proxy.config.values import Address
 from proxy.tls import check_client_ca, check_pair, check_self_signed
 
@@ -100,6 +100,16 @@ def _check_folder(option: Option, file: Path) -> Iterator[Finding]:
 def _may_write(path: Path) -> bool:
     mode = os.R_OK | os.W_OK | (os.X_OK if os.path.isdir(path) else 0)
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def check_auth(auth: Auth) -> Iterator[Finding]:
+    """A key in the path is an API key."""
+    if auth.path_keys and not auth.api_keys:
+        yield Finding(
+            ("auth", "path_keys"),
+            "no key is accepted in the path, as auth.api_keys is false",
+            "write path_keys = false, or api_keys = true",
+        )
 
 
 def check_ops(ops: Ops, listen: Listen) -> Iterator[Finding]:

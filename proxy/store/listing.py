@@ -9,7 +9,19 @@ from proxy.identity.api_keys import SSH, ApiKey
 from proxy.identity.limits import Limits, limits_from
 from proxy.identity.ssh_signature import fingerprint
 
-_HEADINGS = ("ID", "NAME", "KIND", "SCOPES", "MODELS", "CLOUD", "CREATED", "EXPIRES", "LAST USED", "STATE")
+_HEADINGS = (
+    "ID",
+    "NAME",
+    "KIND",
+    "SCOPES",
+    "MODELS",
+    "CLOUD",
+    "LIMITS",
+    "CREATED",
+    "EXPIRES",
+    "LAST USED",
+    "STATE",
+)
 _MODELS_WIDTH = 40  # characters in the table; a key may have many patterns, and `details` shows them all
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -43,6 +55,7 @@ def table(keys: Iterable[ApiKey], now: float) -> str:
                 _joined(key.scopes),
                 _shortened(key.models),
                 _yes_or_no(key.cloud),
+                _joined(key.limits),
                 rfc3339(key.created) or "-",
                 rfc3339(key.expires) or "never",
                 rfc3339(key.last_used) or "never",
@@ -120,8 +133,8 @@ def _duration(seconds: int) -> str:
     return next(f"{seconds // size}{unit}" for unit, size in _UNITS if seconds % size == 0)
 
 
-def _joined(scopes: Iterable[str]) -> str:
-    return ",".join(sorted(scopes)) or "none"
+def _joined(names: Iterable[str]) -> str:
+    return ",".join(sorted(names)) or "none"
 
 
 def _shortened(models: Sequence[str] | None) -> str:

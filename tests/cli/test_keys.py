@@ -117,18 +117,32 @@ def test_list_is_an_aligned_table(keys, database):
         scopes=frozenset({"inference"}),
         models=("llama3.2", "qwen3:*"),
         cloud=True,
+        limits={"max_context": 8192},
         expires=2**33,
         last_used=int(time.time()),
     )
     lines = keys("list").stdout.splitlines()
     assert [re.split(r"  +", line) for line in lines] == [
-        ["ID", "NAME", "KIND", "SCOPES", "MODELS", "CLOUD", "CREATED", "EXPIRES", "LAST USED", "STATE"],
         [
-            *(first["id"], "a", "api_key", "inference,read", "all", "no"),
+            "ID",
+            "NAME",
+            "KIND",
+            "SCOPES",
+            "MODELS",
+            "CLOUD",
+            "LIMITS",
+            "CREATED",
+            "EXPIRES",
+            "LAST USED",
+            "STATE",
+        ],
+        [
+            *(first["id"], "a", "api_key", "inference,read", "all", "no", "none"),
             *(first["created"], "never", "never", "revoked"),
         ],
         [
             *(second["id"], "a longer name", "api_key", "inference", "llama3.2,qwen3:*", "yes"),
+            "max_context",
             *(second["created"], second["expires"], second["last_used"], "active"),
         ],
     ]
