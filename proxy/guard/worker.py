@@ -7,11 +7,11 @@ since small values take many times their length. It ends with its standard input
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,7 +65,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     while line := requests.readline():
         index, content_type, size = json.loads(line)
         asked = Asked(ROUTES[index], None if content_type is None else content_type.encode("latin-1"))
-        body = [requests.read(size)]
+        body = requests.read(size)
         try:
             answers.write(_answer(asked, body))
         except MemoryError:
@@ -73,11 +73,11 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
 
-def _answer(asked: Asked, pieces: Sequence[bytes]) -> bytes:
-    if sum(piece.count(b",") for piece in pieces) > MOST_COMMAS:
+def _answer(asked: Asked, body: bytes) -> bytes:
+    if len(body) > 2 * MOST_COMMAS and body.count(b",") > MOST_COMMAS:  # each stands behind a value
         return _refusal(too_much())
     try:
-        return json.dumps(["facts", encode(judge(asked, pieces))]).encode() + b"\n"
+        return json.dumps(["facts", encode(judge(asked, [body]))]).encode() + b"\n"
     except ProxyError as error:
         return _refusal(error)
 
@@ -95,6 +95,7 @@ def too_much() -> ProxyError:
 def main() -> None:
     memory = int(sys.argv[1])
     os.nice(NICE)
+    gc.disable()  # what is parsed has no cycles, and looking for some takes a fifth of the time
     with suppress(OSError):  # where memory is short, this process goes and not the proxy
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
