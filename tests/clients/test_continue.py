@@ -71,7 +71,9 @@ def test_it_shows_why_it_is_refused(proxy: Served, keys: Keys, limited: str, tmp
 
 def test_a_key_for_short_answers_is_told_what_to_ask_for(proxy: Served, capped: str, tmp_path: Path) -> None:
     done = ask(proxy, tmp_path, capped)
-    assert "403 this key must say how long an answer may become: set 'max_tokens'" in done.stdout + done.stderr
+    assert (
+        "403 this key must say how long an answer may become: set 'max_tokens'" in done.stdout + done.stderr
+    )
     done = ask(proxy, tmp_path, capped, defaultCompletionOptions={"maxTokens": 100})
     assert (done.returncode, "simulator" in done.stdout) == (0, True), done.stdout + done.stderr
 
