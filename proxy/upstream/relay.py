@@ -114,9 +114,7 @@ class Relay:
         head = upstream_head(
             exchange.method, exchange.target, exchange.fields, authority, exchange.joined(b"connection")
         )
-        # A kept connection may be dead, and a body that is here already but too large to be kept could not be
-        # sent again.
-        connection = self._pool.take() if exchange.received <= REPLAYABLE_BODY else None
+        connection = self._pool.take()
         self._reused = connection is not None
         if self._reused and self._route.repeatable:
             self._replay = []
