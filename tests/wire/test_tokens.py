@@ -159,10 +159,13 @@ def test_no_attack_takes_much_longer_than_a_wrong_key(attacked: Site, keys: Keys
             times.append(time.perf_counter() - started)
         return min(times) * 1000
 
-    plain = milliseconds(keys.unknown.encode())
-    slow = [name for name, text in SENDABLE.items() if all(milliseconds(text) > 2 * plain for _ in range(3))]
+    slow = list(SENDABLE)
+    for pause in (0, 0, 0.5, 1, 2):  # the machine's own pauses pass, and what is slow stays slow
+        time.sleep(pause)
+        plain = milliseconds(keys.unknown.encode())
+        slow = [name for name in slow if milliseconds(SENDABLE[name]) > 2 * plain]
     client.close()
-    assert not slow, f"a wrong key takes {plain:.2f} ms"
+    assert not slow
 
 
 # The issuer
