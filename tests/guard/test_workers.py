@@ -40,6 +40,7 @@ async def with_workers(*bodies: list[bytes]) -> list[str]:
         return [await ask(pool, one) for one in bodies]
     finally:
         pool.close()
+        await asyncio.sleep(0.1)  # until their pipes are closed too
 
 
 @pytest.mark.parametrize("size", [10, SHORT, 4 * MIB])
@@ -56,6 +57,7 @@ def test_many_at_once_get_their_own_answers() -> None:
             return await asyncio.gather(*(ask(pool, one) for one in bodies))
         finally:
             pool.close()
+            await asyncio.sleep(0.1)  # until their pipes are closed too
 
     assert asyncio.run(all_at_once()) == [f"m{number}:latest" for number in range(12)]
 
@@ -70,6 +72,7 @@ def test_a_body_that_takes_too_much_memory_is_refused_and_the_next_one_read() ->
             return [await ask(small, pieces), await ask(small, body(2 * MIB))]
         finally:
             small.close()
+            await asyncio.sleep(0.1)  # until their pipes are closed too
 
     assert asyncio.run(run()) == ["body_too_large", "good:latest"]
 
@@ -85,6 +88,7 @@ def test_a_body_that_takes_too_long_is_refused_and_the_next_one_read(monkeypatch
             return [first, await ask(pool, body(2 * MIB))]
         finally:
             pool.close()
+            await asyncio.sleep(0.1)  # until their pipes are closed too
 
     assert asyncio.run(run()) == ["body_too_large", "good:latest"]
 
@@ -108,6 +112,7 @@ def test_no_more_than_some_wait_for_one_process(monkeypatch: pytest.MonkeyPatch)
             return await asyncio.gather(*(ask(pool, body(100_000)) for _ in range(5)))
         finally:
             pool.close()
+            await asyncio.sleep(0.1)  # until their pipes are closed too
 
     assert sorted(asyncio.run(run())) == ["good:latest"] * 3 + ["queue_full"] * 2
 
@@ -125,5 +130,6 @@ def test_whoever_leaves_while_waiting_keeps_nobody_else_from_an_answer() -> None
             return await staying
         finally:
             pool.close()
+            await asyncio.sleep(0.1)  # until their pipes are closed too
 
     assert asyncio.run(run()) == "stays:latest"
