@@ -73,7 +73,7 @@ class Guards:
         await body.read()
         if exchange.finished:
             return NO_FACTS
-        facts: Facts | None = NO_FACTS
+        facts = NO_FACTS
         if body.scan is None or body.scan.found:
             asked = _asked(exchange, route)
             if _is_small(body.pieces, body.size):
@@ -83,7 +83,7 @@ class Guards:
                     exchange, body, asyncio.ensure_future(self._workers.judge(asked, body.pieces, body.size))
                 )
         body.give_back()
-        return facts or NO_FACTS
+        return facts
 
     def close(self) -> None:
         self._workers.close()
@@ -98,8 +98,8 @@ def _is_small(pieces: Sequence[bytes], size: int) -> bool:
     return size <= AT_ONCE and values_in(pieces) <= AT_ONCE_VALUES
 
 
-async def _meanwhile(exchange: Exchange, body: WholeBody, work: asyncio.Future[Facts]) -> Facts | None:
-    """The result of ``work``, unless the client leaves or the request is cut before."""
+async def _meanwhile(exchange: Exchange, body: WholeBody, work: asyncio.Future[Facts]) -> Facts:
+    """The result of ``work``, unless the request is cut before, or the client leaves (then nothing)."""
     body.ended = Ended()
     work.add_done_callback(lambda _: body.ended.end())
     await body.ended
@@ -108,7 +108,7 @@ async def _meanwhile(exchange: Exchange, body: WholeBody, work: asyncio.Future[F
         work.cancel()
         if body.error is not None:
             raise body.error
-        return None
+        return NO_FACTS
     return work.result()
 
 

@@ -37,8 +37,6 @@ class Guard(IntEnum):
     """Its model or an option could be forbidden: it is parsed."""
 
 
-_TRANSCRIPTIONS = "/v1/audio/transcriptions"
-
 # Which member says how long an answer may become; on all other routes there is none.
 _OUTPUT_LIMIT = {
     "/api/generate": "num_predict",
@@ -95,7 +93,7 @@ def authorise_route(identity: Identity, route: Route, policy: Policy) -> None:
         raise _scope_denied(route.scope_name)
     if route.scope is Scope.ACCOUNT and not policy.cloud:
         raise _cloud_denied("this route acts as the server's account at ollama.com", policy)
-    if route.path == _TRANSCRIPTIONS:
+    if route.model is ModelPlace.FORM_MODEL:
         if identity.models is not None:
             raise ProxyError(
                 "model_denied",
