@@ -120,15 +120,22 @@ class Answer(NamedTuple):
 
 
 def render(
-    error: ProxyError, dialect: Dialect, request_id: bytes, *, date: bytes, close: bool, head_only: bool
+    error: ProxyError,
+    dialect: Dialect,
+    request_id: bytes,
+    *,
+    date: bytes,
+    close: bool,
+    head_only: bool,
+    own_fields: bytes = b"",
 ) -> Answer:
     """The whole answer. ``head_only`` leaves the body out (answers to HEAD, RFC 9110 section 9.3.2).
 
     ``date`` is the value of the Date field (RFC 9110 section 6.6.1); ``close`` says that the connection
-    ends here.
+    ends here. ``own_fields`` are more field lines, each with its line end.
     """
     status_line, rest, body = _parts(error.code, error.message, error.status, error.headers, dialect, close)
-    identifiers = b"X-Request-Id: %b\r\n" % request_id
+    identifiers = b"X-Request-Id: %b\r\n%b" % (request_id, own_fields)
     if dialect is Dialect.ANTHROPIC:
         identifiers += b"request-id: %b\r\n" % request_id
     head = b"%bDate: %b\r\n%b%b" % (status_line, date, identifiers, rest)

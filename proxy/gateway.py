@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import COUNTED_AS_DENIED, ProxyError
@@ -19,11 +20,15 @@ from proxy.identity.failures import Failures
 from proxy.identity.identity import ANONYMOUS, Identity
 from proxy.identity.ssh_signature import is_time
 from proxy.observe.access_log import AccessLog, Entry
+from proxy.observe.audit import Audit
 from proxy.observe.events import log
+from proxy.observe.meter import Cost, Meter
 from proxy.observe.metrics import Metrics, RouteMetrics
 from proxy.policy import routes
 from proxy.policy.access import Guard, Policy, authorise_request, authorise_route, guard, no_route
+from proxy.policy.body import NO_FACTS, Facts
 from proxy.policy.client_address import Network, client_address
+from proxy.policy.cors import Cors, preflight
 from proxy.policy.routes import OTHER, ModelPlace, Route, Scope
 from proxy.server.client_connection import ClientConnection
 from proxy.server.exchange import EXTENSION, Exchange
@@ -35,50 +40,71 @@ CLIENT_LEFT = 499
 """The status in metrics and log of a request whose client left before the end (nginx's number)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a reload can change; a request keeps to those it began under.
+
+    ``anonymous`` are the (method, path) open to everybody; ``cors`` is None where no page may use the proxy,
+    ``access_log`` None where requests are not logged.
+    """
+
+    anonymous: frozenset[tuple[str, bytes]]
+    path_keys: bool
+    policy: Policy
+    failures: Failures
+    trusted_proxies: Sequence[Network]
+    cors: Cors | None
+    access_log: AccessLog | None
+
+
 class Gateway:
-    """``authority`` is what Ollama wants as Host; ``anonymous`` are the (method, path) open to everybody."""
+    """``authority`` is what Ollama wants as Host. ``rules`` may be replaced at any time."""
 
     def __init__(
         self,
+        rules: Rules,
         *,
         authenticator: Authenticator,
-        failures: Failures,
-        anonymous: frozenset[tuple[str, str]],
-        path_keys: bool,
-        policy: Policy,
         guards: Guards,
         pool: Pool,
         authority: bytes,
         metrics: Metrics,
-        access_log: AccessLog | None,
-        trusted_proxies: Sequence[Network] = (),
+        meter: Meter,
+        audit: Audit,
     ) -> None:
+        self.rules = rules
         self._authenticator = authenticator
-        self._failures = failures
-        self._anonymous = {(method, path.encode("ascii")) for method, path in anonymous}
-        self._path_keys = path_keys
-        self._policy = policy
         self._guards = guards
         self._pool = pool
         self._authority = authority
         self._metrics = metrics
-        self._access_log = access_log
-        self._trusted_proxies = trusted_proxies
+        self._meter = meter
+        self._audit = audit
         self._in_flight: dict[Relay | WholeBody, Identity] = {}
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         exchange: Exchange = scope["extensions"][EXTENSION]
+        rules = self.rules
+        if rules.cors is not None:
+            exchange.own_fields = rules.cors.fields_for(exchange.joined(b"origin"))
+            if allowed := preflight(rules.cors, exchange.method, exchange.fields):
+                exchange.answer(allowed)
+                self._observe_preflight(exchange, rules)
+                return
         method = exchange.method
+        policy = rules.policy
         path_key = None
-        if self._path_keys and exchange.path.startswith(credentials.PATH_PREFIX):
+        if rules.path_keys and exchange.path.startswith(credentials.PATH_PREFIX):
             path_key = _take_path_key(exchange)
         raw_path = exchange.path
         route = routes.match(method, raw_path)
         counted = self._metrics.routes[OTHER if route is None else route.path]
         counted.in_flight += 1
         identity: Identity | None = None
+        presented: Presented | None = None
+        facts = NO_FACTS
         body: WholeBody | None = None
         relay: Relay | None = None
         error: ProxyError | None = None
@@ -86,7 +112,7 @@ class Gateway:
         try:
             if route is None and not routes.is_canonical(raw_path):
                 raise malformed("the path is not canonical: send it without escapes, empty or dot segments")
-            if (method, raw_path) in self._anonymous:
+            if (method, raw_path) in rules.anonymous:
                 identity = ANONYMOUS
             else:
                 now = time.time()
@@ -100,28 +126,30 @@ class Gateway:
                 identity = known
             if route is None:
                 raise no_route(raw_path)
-            authorise_route(identity, route, self._policy)
-            how = guard(identity, route, self._policy)
+            authorise_route(identity, route, policy)
+            how = guard(identity, route, policy)
             if how is not Guard.NONE:
-                facts = self._guards.facts_at_once(exchange, route, how)
-                if facts is None:
+                at_once = self._guards.facts_at_once(exchange, route, how)
+                if at_once is not None:
+                    facts = at_once
+                else:
                     body = self._guards.whole_body(exchange, route, how, identity)
                     self._in_flight[body] = identity
                     try:
                         facts = await self._guards.facts(exchange, route, body)
                     finally:
                         del self._in_flight[body]
-                authorise_request(identity, route, facts, self._policy)
+                authorise_request(identity, route, facts, policy)
             if not exchange.finished:  # else the client has left meanwhile
                 if exchange.head.query:
-                    _drop_query(exchange, identity, route, self._policy)
+                    _drop_query(exchange, identity, route, policy)
                 relay = Relay(exchange, route, self._pool, None if body is None else body.release)
                 self._in_flight[relay] = identity
                 await relay.run(self._authority)
         except ProxyError as refused:
             error = refused.with_traceback(None)  # its frame holds us: a cycle for each refusal
             if identity is None and refused.status == 401:
-                error = self._throttled(refused, exchange)
+                error = self._throttled(refused, exchange, rules)
         except Exception:
             log.exception("a request ended in a fault of the proxy itself")
             error = ProxyError("internal_error", "the proxy failed: the operator finds the reason in its log")
@@ -136,29 +164,53 @@ class Gateway:
             else:
                 sent = exchange.refuse(error, routes.dialect_of(raw_path) if route is None else route.dialect)
         counted.in_flight -= 1
-        self._observe(exchange, counted, identity, relay, error, sent)
+        self._observe(exchange, rules, counted, route, identity, facts, relay, error, sent)
+        if error is not None and error.status in COUNTED_AS_DENIED and relay is None:
+            self._tell_refused(exchange, rules, error, identity, presented)
 
     def _presented(self, exchange: Exchange, path_key: bytes | None, now: float) -> Presented:
         head, certificate = exchange.head, exchange.connection.certificate
         name = None
-        if certificate is not None:  # its connection may have outlived it
-            name = certificate[0] if now < certificate[1] else ""
+        # A browser shows its user's certificate for any page, so it proves nothing where a page asks.
+        if certificate is not None and b"origin" not in head.single:
+            name = certificate[0] if now < certificate[1] else ""  # its connection may have outlived it
         return Presented(
             exchange.method, exchange.path, head.query, exchange.fields, head.single, path_key, name
         )
 
-    def _throttled(self, refused: ProxyError, exchange: Exchange) -> ProxyError:
+    def _throttled(self, refused: ProxyError, exchange: Exchange, rules: Rules) -> ProxyError:
         """What to answer a bad credential: the refusal itself, or 429 where there were too many of them."""
         if refused.code == "missing_credentials":
             return refused
-        wait = self._failures.add(self._address(exchange), time.monotonic())
-        return credentials.too_many_failures(self._failures.per_minute, wait) if wait else refused
+        wait = rules.failures.add(self._address(exchange, rules), time.monotonic())
+        return credentials.too_many_failures(rules.failures.per_minute, wait) if wait else refused
+
+    def _tell_refused(
+        self,
+        exchange: Exchange,
+        rules: Rules,
+        error: ProxyError,
+        identity: Identity | None,
+        presented: Presented | None,
+    ) -> None:
+        """Write a line for the operator, unless there were many; it tells more than the client got."""
+        address = self._address(exchange, rules)
+        if not self._audit.wants(error.code, address, time.monotonic()):
+            return
+        verdict: str | None = None
+        key_id = None if identity is None else identity.key_id
+        if identity is None and presented is not None:
+            verdict, key_id = self._authenticator.explain(presented, time.time())
+        self._audit.refused(error.code, address, exchange.request_id, key_id, verdict)
 
     def _observe(
         self,
         exchange: Exchange,
+        rules: Rules,
         counted: RouteMetrics,
+        route: Route | None,
         identity: Identity | None,
+        facts: Facts,
         relay: Relay | None,
         error: ProxyError | None,
         sent: int,
@@ -166,13 +218,22 @@ class Gateway:
         """Count and log a request that is over, once."""
         metrics, started_at, ended_at = self._metrics, exchange.started_at, time.monotonic()
         first_byte_at = 0.0
-        if relay is None:
+        asked = facts.names[0].canonical if facts.names else None
+        if relay is None or route is None or identity is None:
             status, outcome = _judge_refused(exchange, error)
+            cost = Cost(self._meter.label(route, asked) if identity is not None else None)
         else:
             status, outcome = _judge(relay, error)
+            cost = self._meter.finished(
+                route, relay, identity, asked, outcome, started_at, ended_at, exchange.request_id
+            )
+            if cost.broken:
+                outcome = "upstream_failed"
+                metrics.upstream_failures["truncated"] += 1
             first_byte_at = relay.first_byte_at
             if relay.forwarded_at:
                 metrics.added_latency.observe(relay.forwarded_at - started_at)
+                metrics.queue_wait.observe(0.0)
             if first_byte_at:
                 counted.first_byte.observe(first_byte_at - started_at)
             if relay.failure:
@@ -181,31 +242,63 @@ class Gateway:
             metrics.disconnects[relay.left_in if relay is not None else _phase(exchange)] += 1
         elif error is not None and status == error.status and status in COUNTED_AS_DENIED:
             metrics.denied[error.code] = metrics.denied.get(error.code, 0) + 1
-        counted.finished(exchange.method, status, exchange.received, sent, ended_at - started_at)
-        if self._access_log is not None:
-            self._access_log.write(
+        counted.finished(
+            exchange.method, status, exchange.received, sent, ended_at - started_at, exchange.request_id
+        )
+        if rules.access_log is not None:
+            rules.access_log.write(
                 Entry(
                     exchange.request_id,
-                    self._address(exchange),
+                    self._address(exchange, rules),
                     exchange.method,
                     counted.path,
                     status,
                     None if error is None else error.code,
                     identity,
+                    cost.model,
                     exchange.received,
                     sent,
                     started_at,
                     ended_at,
                     first_byte_at,
+                    cost.input_tokens,
+                    cost.output_tokens,
                     outcome,
                 )
             )
 
-    def _address(self, exchange: Exchange) -> str:
+    def _observe_preflight(self, exchange: Exchange, rules: Rules) -> None:
+        """Count and log the answer to a browser that asks whether it may ask."""
+        now = time.monotonic()
+        seconds = now - exchange.started_at
+        self._metrics.routes[OTHER].finished(exchange.method, 204, exchange.received, 0, seconds)
+        if rules.access_log is not None:
+            rules.access_log.write(
+                Entry(
+                    exchange.request_id,
+                    self._address(exchange, rules),
+                    exchange.method,
+                    OTHER,
+                    204,
+                    None,
+                    None,
+                    None,
+                    exchange.received,
+                    0,
+                    exchange.started_at,
+                    now,
+                    0.0,
+                    None,
+                    None,
+                    "ok",
+                )
+            )
+
+    def _address(self, exchange: Exchange, rules: Rules) -> str:
         address = exchange.connection.client_address
-        if not self._trusted_proxies:
+        if not rules.trusted_proxies:
             return address
-        return client_address(address, exchange.joined(b"x-forwarded-for"), self._trusted_proxies)
+        return client_address(address, exchange.joined(b"x-forwarded-for"), rules.trusted_proxies)
 
     def refused(self, connection: ClientConnection, error: ProxyError, request_id: bytes, sent: int) -> None:
         """Count and log an answer of the guards, behind which there is no request that could be read."""
@@ -213,8 +306,8 @@ class Gateway:
         self._metrics.routes[OTHER].finished(OTHER, error.status, 0, sent, now - connection.since)
         if error.status in COUNTED_AS_DENIED:
             self._metrics.denied[error.code] = self._metrics.denied.get(error.code, 0) + 1
-        if self._access_log is not None:
-            self._access_log.write(
+        if self.rules.access_log is not None:
+            self.rules.access_log.write(
                 Entry(
                     request_id,
                     connection.client_address,
@@ -223,11 +316,14 @@ class Gateway:
                     error.status,
                     error.code,
                     None,
+                    None,
                     0,
                     sent,
                     connection.since,
                     now,
                     0.0,
+                    None,
+                    None,
                     "denied",
                 )
             )

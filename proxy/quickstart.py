@@ -15,6 +15,7 @@ import httpx
 from proxy.app import run, run_loop
 from proxy.config import ConfigError, load
 from proxy.identity.api_keys import Refusal, issue, verify
+from proxy.replica import Source
 from proxy.store.errors import StoreError
 from proxy.store.keys import open_store
 from proxy.upstream.probe import probe
@@ -107,7 +108,9 @@ async def _quickstart(data: Path, listen: str, upstream: str | None) -> int:
         _say("")
 
     try:
-        return await run(config, ready, "--listen")
+        environ["OLLAMA_PROXY_UPSTREAM__URL"] = url
+        source = Source(settings, lambda: load(settings, environ))
+        return await run(config, source, ready, "--listen")
     finally:
         if simulator is not None:
             await simulator.stop()

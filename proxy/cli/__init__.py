@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli import keys
+from proxy.cli import keys, usage
 from proxy.cli.terminal import AsJson, ConfigFile, load_config, say, show
 
 app = typer.Typer(
@@ -71,6 +71,8 @@ def quickstart(
 def serve(config: ConfigFile = None) -> None:
     """Run the proxy until SIGTERM. Open streams may then finish, for listen.drain_timeout.
 
+    It reads the configuration again on SIGHUP, and within 10 seconds when a file changes.
+
     \b
     Example:
         ollama-auth-proxy serve --config config.toml
@@ -79,8 +81,11 @@ def serve(config: ConfigFile = None) -> None:
     """
     loaded = load_config(config)
     from proxy.app import serve as run
+    from proxy.config import file_to_read, load
+    from proxy.replica import Source
 
-    raise typer.Exit(run(loaded))
+    file, environ = file_to_read(config, os.environ), dict(os.environ)
+    raise typer.Exit(run(loaded, Source(file, lambda: load(file, environ))))
 
 
 @app.command()
@@ -99,6 +104,9 @@ def check_config(config: ConfigFile = None) -> None:
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     show(f"ok: {file_to_read(config, os.environ)}")
+
+
+app.command("usage")(usage.show_usage)
 
 
 @app.command()

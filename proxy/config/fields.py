@@ -18,6 +18,7 @@ from proxy.config.values import (
     parse_address,
     parse_duration,
     parse_network,
+    parse_origin,
     parse_route,
     parse_size,
     parse_upstream_url,
@@ -159,6 +160,13 @@ def _some_duration(text: str) -> float:
     return seconds
 
 
+def _retention(text: str) -> float:
+    seconds = parse_duration(text)
+    if 0 < seconds < 3600:
+        raise BadValueError(f"{shown(text)} is less than an hour", 'write "400d", or "0s" to keep all')
+    return seconds
+
+
 def _size_between(low: str, high: str) -> Callable[[str], int]:
     def parse(text: str) -> int:
         size = parse_size(text)
@@ -227,6 +235,8 @@ DrainField = Annotated[float, text_of(parse_duration, '"5m"')]
 HeaderSizeField = Annotated[int, text_of(_size_between("1KiB", "1MiB"), '"32KiB"')]
 GuardedBodyField = Annotated[int, text_of(_size_between("64KiB", "1GiB"), '"64MiB"')]
 UpstreamField = Annotated[UpstreamUrl, text_of(parse_upstream_url, '"http://127.0.0.1:11434"')]
+RetentionField = Annotated[float, text_of(_retention, '"400d"')]
+OriginsField = Annotated[tuple[str, ...], list_of(parse_origin, tuple)]
 NetworksField = Annotated[tuple[Network, ...], list_of(parse_network, tuple)]
 RoutesField = Annotated[frozenset[tuple[str, str]], list_of(parse_route, frozenset)]
 FlagField = Annotated[bool, PlainValidator(_flag)]

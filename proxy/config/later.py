@@ -23,10 +23,6 @@ _OPTIONS: dict[Option, tuple[tuple[object, ...], str]] = {
     ("queue", "slots"): ((0,), "write 0 or remove it; no request waits in the proxy yet"),
     ("queue", "max_waiting"): ((), _REMOVE),
     ("queue", "max_wait"): ((), _REMOVE),
-    ("cors", "allow_origins"): (
-        ([],),
-        "write [] or remove it; use the API from a server, not from a browser",
-    ),
 }
 
 # What options of this version will be able to say: how such a value begins.

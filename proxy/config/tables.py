@@ -19,7 +19,9 @@ from proxy.config.fields import (
     GuardedBodyField,
     HeaderSizeField,
     NetworksField,
+    OriginsField,
     PathField,
+    RetentionField,
     RoutesField,
     StoreUrlField,
     TokenFileField,
@@ -76,7 +78,10 @@ class Ops(Table):
 
 
 class Store(Table):
+    """``usage_retention`` is in seconds; 0 keeps usage for ever."""
+
     url: StoreUrlField
+    usage_retention: RetentionField = 400 * 86400.0
 
     @property
     def path(self) -> Path:
@@ -99,8 +104,17 @@ class Policy(Table):
     max_guarded_body: GuardedBodyField = 64 * 1024 * 1024
 
 
+class Cors(Table):
+    allow_origins: OriginsField = ()
+
+
 class Log(Table):
+    """``access`` does not depend on ``level``, which is that of everything else."""
+
     format: Annotated[Literal["json", "text"], one_of("json", "text")] = "json"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], one_of("debug", "info", "warning", "error")
+    ] = "info"
     access: FlagField = True
 
 
@@ -114,6 +128,7 @@ class Config(Table):
     store: Store
     auth: Auth
     policy: Policy
+    cors: Cors
     log: Log
 
     @property

@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from proxy.config.fault import BadValueError
+from proxy.policy import cors
 from proxy.policy.routes import ROUTES, Scope
 
 Network = IPv4Network | IPv6Network
@@ -248,3 +249,12 @@ def parse_network(text: str) -> Network:
         right = 'write addresses or networks, for example ["10.0.0.0/8", "::1"]'
         wrong = f"{shown(text)} is not an address or a network"
     raise BadValueError(wrong, right)
+
+
+def parse_origin(text: str) -> str:
+    """``https://chat.example.com`` as browsers write it (RFC 6454 section 6.2), or ``*`` for any."""
+    try:
+        return cors.parse_origin(text)
+    except ValueError as fault:
+        wrong, _, right = str(fault).partition("; ")
+        raise BadValueError(wrong, right or 'write "https://chat.example.com"') from None

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from proxy.errors import ProxyError
 from proxy.identity import credentials, ssh_signature
-from proxy.identity.api_keys import SSH, ApiKey, Refusal, verify
+from proxy.identity.api_keys import SSH, ApiKey, Form, Refusal, classify, id_of, verify
 from proxy.identity.credentials import BEARER, PATH, SIGNATURE
 from proxy.identity.identity import Identity
 from proxy.identity.limits import limits_from
+from proxy.identity.verdict import Verdict, judge
 
 
 class Presented(NamedTuple):
@@ -57,6 +59,12 @@ class Authenticator:
         self._identities: dict[str, Identity] = {}
         self._used: dict[str, float] = {}
 
+    def accept(self, *, api_keys: bool, ssh_signatures: bool, tokens: Tokens | None) -> None:
+        """Take over what a new configuration says of the kinds of credentials."""
+        self._api_keys = api_keys
+        self._ssh_signatures = ssh_signatures
+        self._tokens = tokens
+
     def replace_keys(self, keys: Mapping[str, ApiKey]) -> frozenset[str]:
         """Take over the store's keys; returns the ids that were good before and are gone or revoked now."""
         before = {key.id for key in self._keys.values() if key.revoked is None}
@@ -75,6 +83,27 @@ class Authenticator:
     def put_back(self, used: Mapping[str, float]) -> None:
         """What `take_used` gave could not be kept: give it again."""
         self._used = {**used, **self._used}
+
+    def explain(self, presented: Presented, now: float) -> tuple[str | None, str | None]:
+        """What an operator may know of a credential that was refused: a verdict, and the id of its key.
+
+        The verdict is a value of `Verdict` where it has the place of an API key, else the place's kind.
+        """
+        try:
+            found = credentials.find(presented.fields, presented.single, presented.path_key)
+        except ProxyError:
+            return None, None
+        if found is None:
+            return (None, None) if presented.certificate is None else ("client_certificate", None)
+        value, place = found
+        if place is SIGNATURE:
+            return "ssh_signature", None
+        text = value.decode("latin-1")
+        key = self._keys.get(id_of(text)) if classify(text) is Form.KEY else None
+        verdict = judge(text, key, now)
+        if verdict is Verdict.NO_KEY and place is BEARER and value.count(b".") == 2:
+            return "jwt", None
+        return verdict.value, None if key is None else key.id
 
     def authenticate(self, presented: Presented, now: float) -> Identity | asyncio.Future[None]:
         """Whose credential the request holds (see `credentials.find`); ``now`` in unix seconds.

@@ -20,6 +20,14 @@ class IssuedTokens:
         self.sources = [IssuerKeys(issuer, self._verifier.replace_keys) for issuer in issuers]
         self._source_of = {source.issuer.issuer: source for source in self.sources}
 
+    def inherit(self, before: IssuedTokens) -> None:
+        """Begin with the keys that were known of issuers which are the same as ``before``."""
+        for source in self.sources:
+            for old in before.sources:
+                if old.issuer == source.issuer and old.age() is not None:
+                    source.keys = old.keys
+                    self._verifier.replace_keys(source.issuer, old.keys)
+
     def verify(self, token: bytes, now: float) -> Identity | asyncio.Future[None] | None:
         """Whose token it is, None where it is refused, a future where its issuer has to be asked first."""
         found = self._verifier.verify(token, now)

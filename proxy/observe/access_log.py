@@ -26,11 +26,14 @@ class Entry(NamedTuple):
     status: int
     code: str | None
     identity: Identity | None
+    model: str | None
     received: int
     sent: int
     started_at: float
     ended_at: float
     first_byte_at: float
+    input_tokens: int | None
+    output_tokens: int | None
     outcome: str
 
 
@@ -39,8 +42,13 @@ class AccessLog:
 
     def __init__(self, stream: LogStream, log_format: str) -> None:
         self._stream = stream
-        self._format: Callable[[Entry, float], str] = as_json if log_format == "json" else as_text
+        self._format: Callable[[Entry, float], str]
         self._entries: list[Entry] = []
+        self.set_format(log_format)
+
+    def set_format(self, log_format: str) -> None:
+        """``json`` or ``text``, for what is written from now on."""
+        self._format = as_json if log_format == "json" else as_text
 
     def write(self, entry: Entry) -> None:
         if not self._entries:
@@ -72,8 +80,8 @@ def _second(now: int) -> str:
 def as_json(entry: Entry, epoch: float) -> str:
     """Written by hand as it is done for every request; ``epoch`` is monotonic time zero in unix seconds.
 
-    Nothing in it needs escaping: the request id is a plain token, names of keys and routes are plain ASCII
-    by their own rules, the method is one that the parser knows.
+    Nothing in it needs escaping: the request id is a plain token, names of keys, models and routes are plain
+    ASCII by their own rules, the method is one that the parser knows.
     """
     request_id, started, first = entry.request_id.decode("ascii"), entry.started_at, entry.first_byte_at
     who = entry.identity
@@ -92,11 +100,14 @@ def as_json(entry: Entry, epoch: float) -> str:
         )
     )
     first_byte = f"{(first - started) * 1000:.3f}" if first else "null"
+    model = "null" if entry.model is None else f'"{entry.model}"'
+    read = "null" if entry.input_tokens is None else entry.input_tokens
+    written = "null" if entry.output_tokens is None else entry.output_tokens
     return (
-        f'{{"time":"{timestamp(epoch + entry.ended_at)}","request_id":"{request_id}",{what},"model":null,'
+        f'{{"time":"{timestamp(epoch + entry.ended_at)}","request_id":"{request_id}",{what},"model":{model},'
         f'"received_bytes":{entry.received},"sent_bytes":{entry.sent},'
         f'"duration_ms":{(entry.ended_at - started) * 1000:.3f},"queue_ms":0,"first_byte_ms":{first_byte},'
-        f'"input_tokens":null,"output_tokens":null,"outcome":"{entry.outcome}"}}\n'
+        f'"input_tokens":{read},"output_tokens":{written},"outcome":"{entry.outcome}"}}\n'
     )
 
 
@@ -129,9 +140,13 @@ def as_text(entry: Entry, epoch: float) -> str:
     """The same for people who read a terminal."""
     who = entry.identity.key_name or entry.identity.auth if entry.identity is not None else "-"
     code = f" {entry.code}" if entry.code is not None else ""
+    cost = ""
+    if entry.model is not None:
+        tokens = ["?" if n is None else str(n) for n in (entry.input_tokens, entry.output_tokens)]
+        cost = f" {entry.model} {'+'.join(tokens)}tokens"
     return (
         f"{timestamp(epoch + entry.ended_at)} {entry.client} {who} {entry.method} {entry.route}"
-        f" {entry.status}{code}"
+        f" {entry.status}{code}{cost}"
         f" {entry.sent}B {(entry.ended_at - entry.started_at) * 1000:.1f}ms {entry.outcome}"
         f" {entry.request_id.decode('ascii')}\n"
     )

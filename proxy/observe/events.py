@@ -17,7 +17,7 @@ class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": timestamp(record.created),
-            "event": "log",
+            "event": getattr(record, "event", "log"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -49,12 +49,19 @@ class _StreamHandler(logging.Handler):
             self.handleError(record)
 
 
-def configure(stream: LogStream, log_format: str) -> None:
-    """Send all logging, libraries' and warnings included, to ``stream`` as ``json`` or ``text``."""
+def configure(stream: LogStream, log_format: str, level: str = "info") -> None:
+    """Send all logging, libraries' and warnings included, to ``stream`` as ``json`` or ``text``.
+
+    ``level`` is that of the project's own logger; audit lines are told whatever it is. Libraries tell
+    warnings and what is worse: at ``debug`` some of them would log bytes that pass.
+    """
     handler = _StreamHandler(stream)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    log.setLevel(logging.INFO)
+    if level == "error":
+        root.setLevel(logging.ERROR)
+    log.setLevel(level.upper())
+    logging.getLogger("ollama_auth_proxy.audit").setLevel(logging.INFO)
     logging.captureWarnings(True)

@@ -20,7 +20,8 @@ def worst(states: list[State]) -> State:
     return max(states, key=_ORDER.index, default="ok")
 
 
-def health_routes(checks: Mapping[str, Check]) -> APIRouter:
+def health_routes(checks: Callable[[], Mapping[str, Check]]) -> APIRouter:
+    """``checks`` gives what is to be asked, which a reload may change."""
     router = APIRouter()
 
     @router.get("/healthz", summary="The process is alive")
@@ -29,7 +30,7 @@ def health_routes(checks: Mapping[str, Check]) -> APIRouter:
 
     @router.get("/readyz", summary="The proxy can serve; 503 where it cannot")
     async def readyz() -> JSONResponse:
-        results = {name: check() for name, check in checks.items()}
+        results = {name: check() for name, check in checks().items()}
         status = worst([state for state, _ in results.values()])
         body = {
             "status": status,

@@ -13,7 +13,7 @@ class Readiness:
 
     ``upstream_answers`` is None until Ollama was asked; ``store_fault`` says why the store cannot be read;
     ``certificate_ends`` is in unix seconds, None without TLS; ``issuers_without_keys`` names the issuers of
-    JWTs whose keys could never be read, and is None where there are no issuers.
+    JWTs whose keys could never be read, and gives None where there are no issuers.
     """
 
     def __init__(self, draining: Callable[[], bool]) -> None:
@@ -21,7 +21,7 @@ class Readiness:
         self.upstream_answers: bool | None = None
         self.store_fault: Exception | None = None
         self.certificate_ends: float | None = None
-        self.issuers_without_keys: Callable[[], list[str]] | None = None
+        self.issuers_without_keys: Callable[[], list[str] | None] = lambda: None
 
     def checks(self) -> Mapping[str, Check]:
         checks = {
@@ -30,7 +30,7 @@ class Readiness:
             "upstream": self._check_upstream,
             "certificate": self._check_certificate,
         }
-        return checks if self.issuers_without_keys is None else {**checks, "issuers": self._check_issuers}
+        return checks if self.issuers_without_keys() is None else {**checks, "issuers": self._check_issuers}
 
     def _check_draining(self) -> tuple[State, str]:
         return ("failing", "the proxy is shutting down") if self._draining() else ("ok", "")
@@ -51,5 +51,5 @@ class Readiness:
 
     def _check_issuers(self) -> tuple[State, str]:
         # Keys of other kinds still open the proxy.
-        names = self.issuers_without_keys() if self.issuers_without_keys is not None else []
+        names = self.issuers_without_keys()
         return ("degraded", f"no keys yet of {', '.join(names)}") if names else ("ok", "")

@@ -58,12 +58,15 @@ class Route:
     scope_name: str = field(init=False)
     repeatable: bool = field(init=False)
     """Whether asking twice does no harm: reading, and inference, which Ollama drops with the connection."""
+    metered: bool = field(init=False)
+    """Whether its answers cost tokens, and say how many."""
     web_tools: bool = field(init=False)
     """Whether Ollama itself serves tools that search the web there, in the name of its account."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scope_name", self.scope.value)
         object.__setattr__(self, "repeatable", self.scope in (Scope.READ, Scope.INFERENCE))
+        object.__setattr__(self, "metered", self.scope is Scope.INFERENCE)
         object.__setattr__(self, "web_tools", self.path in ("/v1/messages", "/v1/responses"))
 
 

@@ -105,6 +105,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.last_data = time.monotonic()  # the end of the TLS handshake
         if self.client is not None:
             self.client = (self.client[0].removeprefix("::ffff:"), self.client[1])  # one spelling each
             self.client_address = self.client[0]
@@ -368,7 +369,16 @@ class ClientConnection(HttpToolsProtocol):
 
     def _answer_refusal(self, error: ProxyError) -> None:
         request_id = self.shared.request_id(None)
-        answer = render(error, Dialect.NATIVE, request_id, date=self.shared.date, close=True, head_only=False)
+        origin = b",".join(value for name, value in self.headers or () if name == b"origin")
+        answer = render(
+            error,
+            Dialect.NATIVE,
+            request_id,
+            date=self.shared.date,
+            close=True,
+            head_only=False,
+            own_fields=self.shared.cors_fields(origin),
+        )
         self.transport.write(answer.data)
         self.shared.refused(self, error, request_id, answer.body_length)
         self._linger()
@@ -384,6 +394,20 @@ class ClientConnection(HttpToolsProtocol):
             self.transport.resume_reading()
         if eof and self.transport.can_write_eof():
             self.transport.write_eof()
+
+    def lasts(self) -> bool:
+        """Whether something is still to be read or written; what has been closed on our side is over."""
+        return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
+
+    def close_if_quiet(self, now: float, quiet: float) -> None:
+        """Close where nothing is asked, and has not been for ``quiet`` seconds."""
+        if (
+            self.exchange is None
+            and self.reading == IDLE
+            and not self.waiting
+            and now - max(self.since, self.last_data) > quiet
+        ):
+            self.transport.close()
 
     def tick(self, now: float) -> None:
         """Apply the time-outs; called by the listener's sweep."""

@@ -47,6 +47,7 @@ class Exchange:
 
     Times are of `time.monotonic`, in seconds. ``received`` counts body bytes. ``path`` and ``target`` are
     what is to be asked of Ollama: the gateway takes from them what was meant for the proxy alone.
+    ``own_fields`` are field lines of ours that the answer carries, whoever it is of.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Exchange:
         "gone",
         "head",
         "method",
+        "own_fields",
         "path",
         "peer",
         "received",
@@ -94,6 +96,7 @@ class Exchange:
         self.waits_for_continue = head.expects_continue
         self.peer: Peer | None = None
         self.flowing = False
+        self.own_fields = b""
         self.received = 0
         self.wire_bytes = 0
         self.request_complete = False
@@ -194,10 +197,20 @@ class Exchange:
             date=self.connection.shared.date,
             close=self.must_close(),
             head_only=self.method == "HEAD",
+            own_fields=self.own_fields,
         )
         self.write(answer.data)
         self.finish()
         return answer.body_length
+
+    def answer(self, head: bytes) -> None:
+        """Answer with a status line and field lines of ours, and no body."""
+        close = b"Connection: close\r\n" if self.must_close() else b""
+        self.write(
+            b"%bDate: %b\r\nX-Request-Id: %b\r\n%b\r\n"
+            % (head, self.connection.shared.date, self.request_id, close)
+        )
+        self.finish()
 
     def finish(self) -> None:
         """The response is complete."""

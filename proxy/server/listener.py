@@ -25,12 +25,18 @@ TOLD_503 = 64
 
 DRAIN_STEP = 0.05
 
+QUIET = 1.0
+"""Seconds without a request after which a connection is closed while draining. To close one at once would
+meet requests that are on their way, and a client cannot tell whether such a request was heard."""
+
+HANDSHAKES = 2.0
+"""Seconds for which TLS handshakes that have begun are waited for while draining."""
+
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening-ready TCP socket. Raises OSError, for example where the port is in use.
 
-    An IPv6 wildcard takes IPv4 as well. Keep-alive probes, which accepted sockets inherit, find clients
-    that vanished without a word.
+    An IPv6 wildcard takes IPv4 as well.
     """
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -40,17 +46,22 @@ def bind(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+        set_options(sock)
         sock.setblocking(False)
         sock.bind(address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def set_options(sock: socket.socket) -> None:
+    """What accepted connections inherit: no delay, and probes that find clients which vanished silently."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def raise_open_files(wanted: int) -> int:
@@ -86,6 +97,10 @@ class Listener:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.Task[None] | None = None
 
+    def use(self, tls: ssl.SSLContext | None) -> None:
+        """Take another context for the connections that are accepted from now on."""
+        self._tls = tls
+
     @property
     def connections(self) -> set[ClientConnection]:
         return cast("set[ClientConnection]", self._state.connections)
@@ -107,21 +122,29 @@ class Listener:
         A few connections beyond the limit are taken in, to be told 503.
         """
         for _ in range(ACCEPTS_A_TURN):
-            if self.shared.open_connections >= self.shared.max_connections + TOLD_503:
+            if self._full():
                 asyncio.get_running_loop().remove_reader(self._sock)
                 self.shared.room = self._accept_more
                 return
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
+            if not self._accept_one():
                 return
-            except OSError as error:  # no descriptors left, most likely; the next turn tries again
-                log.error("a connection could not be accepted: %s", error)
-                return
-            self.shared.open_connections += 1
-            task = asyncio.create_task(self._connect(sock))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+
+    def _full(self) -> bool:
+        return self.shared.open_connections >= self.shared.max_connections + TOLD_503
+
+    def _accept_one(self) -> bool:
+        try:
+            sock, _ = self._sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return False
+        except OSError as error:  # no descriptors left, most likely; the next turn tries again
+            log.error("a connection could not be accepted: %s", error)
+            return False
+        self.shared.open_connections += 1
+        task = asyncio.create_task(self._connect(sock))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+        return True
 
     async def _connect(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -151,21 +174,30 @@ class Listener:
                 connection.tick(now)
 
     async def drain(self, at_most: float) -> bool:
-        """Stop accepting and wait up to ``at_most`` seconds for the exchanges in progress.
+        """Stop accepting and wait up to ``at_most`` seconds until no connection is left.
 
         A request that still comes on a kept connection is served, as that connection's last. Returns
         whether every exchange ended by itself.
         """
         self.shared.draining = True
         self._stop_accepting()
-        deadline = time.monotonic() + at_most
-        while self.busy() and time.monotonic() < deadline:
+        begun = now = time.monotonic()
+        while now - begun < at_most:
+            for connection in list(self.connections):
+                connection.close_if_quiet(now, QUIET)
+            handshakes = self._handshakes and now - begun < HANDSHAKES
+            if not handshakes and not any(connection.lasts() for connection in self.connections):
+                break
             await asyncio.sleep(DRAIN_STEP)
+            now = time.monotonic()
         return not self.busy()
 
     def _stop_accepting(self) -> None:
+        """Close the socket, after taking in those who are connected already: closing it would reset them."""
         if self._sock.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._sock)
+            while not self._full() and self._accept_one():
+                pass
             self._sock.close()
 
     def busy(self) -> bool:

@@ -29,7 +29,7 @@ class Shared:
     """Times are in seconds, sizes in bytes.
 
     ``refused`` is told of answers that no request stands behind; ``client_certificates`` says that clients
-    are asked for one.
+    are asked for one. A reload may change all but these two.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Shared:
         self.idle_timeout = idle_timeout
         self.refused = refused
         self.client_certificates = client_certificates
+        self.cors_fields: Callable[[bytes | None], bytes] = lambda _: b""  # by the request's Origin
         self.open_connections = 0  # from accept on, handshakes included
         self.room: Callable[[], None] | None = None  # called once when a connection has gone
         self.draining = False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from proxy.store.errors import StoreError, explained
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in ``migrations/versions``."""
 
 BUSY_TIMEOUT = 5.0

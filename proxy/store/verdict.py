@@ -1,50 +1,12 @@
-"""Says of a text whether it is a good key, and if not, why not. Pure, and for operators only.
-
-Clients are told far less: to them unknown, revoked and wrong look the same.
-"""
+"""Tells an operator what is to be done about a key that somebody holds in their hand. Pure."""
 
 from __future__ import annotations
 
-import hmac
-from enum import Enum
-
-from proxy.identity.api_keys import API_KEY, KEY_LENGTH, PREFIX, ApiKey, Form, classify, digest, id_of
+from proxy.identity.api_keys import KEY_LENGTH, PREFIX, ApiKey, id_of
+from proxy.identity.verdict import Verdict, judge
 from proxy.store.listing import rfc3339
 
-
-class Verdict(Enum):
-    """The values stand in JSON."""
-
-    GOOD = "good"
-    NO_KEY = "no_key"
-    MISTYPED = "mistyped"
-    UNKNOWN = "unknown"
-    WRONG_SECRET = "wrong_secret"
-    REPLACED = "replaced"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-
-
-def judge(text: str, key: ApiKey | None, now: float) -> Verdict:
-    """``key`` is the stored one with the id in ``text``, where there is one."""
-    match classify(text):
-        case Form.OTHER:
-            return Verdict.NO_KEY
-        case Form.MISTYPED:
-            return Verdict.MISTYPED
-    if key is None:
-        return Verdict.UNKNOWN
-    presented = digest(text.encode("ascii"))
-    matching = [secret for secret in key.secrets if hmac.compare_digest(secret.digest, presented)]
-    if key.kind != API_KEY or not matching:
-        return Verdict.WRONG_SECRET
-    if key.revoked is not None:
-        return Verdict.REVOKED
-    if not any(secret.holds(now) for secret in matching):
-        return Verdict.REPLACED
-    if key.expires is not None and now >= key.expires:
-        return Verdict.EXPIRED
-    return Verdict.GOOD
+__all__ = ["Verdict", "in_words", "judge"]
 
 
 def in_words(verdict: Verdict, text: str, key: ApiKey | None) -> str:

@@ -42,7 +42,7 @@ _NOT_UPSTREAM = (
 _NOT_UPSTREAM_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-real-", b"x-original-")
 
 _NOT_DOWNSTREAM = _HOP_BY_HOP | {b"x-request-id"}
-_NOT_DOWNSTREAM_PREFIX = b"proxy-"
+_NOT_DOWNSTREAM_PREFIXES = (b"proxy-", b"access-control-")  # CORS is the proxy's business
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -89,7 +89,7 @@ def _role(name: bytes) -> int:
     lower = name.lower()
     if lower in _ROLES:
         return _ROLES[lower]
-    return _ENDS if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIX) else _PASSES
+    return _ENDS if lower in _NOT_DOWNSTREAM or lower.startswith(_NOT_DOWNSTREAM_PREFIXES) else _PASSES
 
 
 class ClientHead(NamedTuple):
@@ -97,7 +97,7 @@ class ClientHead(NamedTuple):
 
     data: bytes
     chunked: bool
-    ndjson: bool
+    content_type: bytes
 
 
 def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body: bool) -> ClientHead:
@@ -111,14 +111,15 @@ def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body:
     """
     lines = [b"HTTP/1.1 %d %b" % (status, reason or REASONS.get(status, b""))]
     named: frozenset[bytes] = frozenset()
-    framed = chunked = ndjson = False
+    framed = chunked = False
+    content_type = b""
     for name, value in fields:
         role = _role(name)
         if role:
             if role == _LENGTH:
                 framed = True
             elif role == _TYPE:
-                ndjson = value.startswith(b"application/x-ndjson")
+                content_type = value
             elif role == _CODING:
                 if chunked or value.strip(b" \t").lower() != b"chunked":
                     raise ValueError("unknown transfer coding")
@@ -136,4 +137,4 @@ def client_head(status: int, reason: bytes, fields: Fields, own: bytes, *, body:
         chunked = True
         lines.append(b"Transfer-Encoding: chunked")
     lines.append(own)
-    return ClientHead(b"\r\n".join(lines), body and chunked, ndjson)
+    return ClientHead(b"\r\n".join(lines), body and chunked, content_type)

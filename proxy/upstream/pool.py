@@ -23,7 +23,7 @@ class Pool:
         self._host = host
         self._port = port
         self._tls = tls
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
         self._idle: list[UpstreamConnection] = []
 
     def take(self) -> UpstreamConnection | None:
@@ -37,7 +37,7 @@ class Pool:
 
     async def connect(self) -> UpstreamConnection:
         """A fresh connection. Raises OSError (TimeoutError after the connect time-out)."""
-        async with asyncio.timeout(self._connect_timeout):
+        async with asyncio.timeout(self.connect_timeout):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: UpstreamConnection(self._forget), self._host, self._port, ssl=self._tls
             )

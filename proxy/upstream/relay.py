@@ -29,6 +29,9 @@ _HAS_END = re.compile(
 )
 _NO_BODY = frozenset({204, 304})
 
+TAIL = 2048
+"""Bytes at least that are kept of the end of an answer, to read its usage from."""
+
 
 class Relay:
     """Implements both sides' callbacks: `server.exchange.Peer` and `upstream.connection.Receiver`.
@@ -37,6 +40,8 @@ class Relay:
     ``forwarded_at`` and ``first_byte_at`` are of `time.monotonic`, ``failure`` is the kind of an upstream
     failure and ``left_in`` the phase in which the client left, where either happened. ``answered`` says
     that a client which left had already read the end of its answer, ``cut_off`` that `cut` ended it.
+    Of an answer that has usage, ``first`` is the first piece, ``lines`` counts the line ends, and
+    ``content_type`` is what it said to be.
     ``body_taken`` is called when Ollama has taken the body: what was held of it is not needed any more.
     """
 
@@ -49,6 +54,7 @@ class Relay:
         "_error",
         "_exchange",
         "_last",
+        "_metered",
         "_ndjson",
         "_out",
         "_pool",
@@ -62,11 +68,14 @@ class Relay:
         "_route",
         "_transport",
         "answered",
+        "content_type",
         "cut_off",
         "failure",
+        "first",
         "first_byte_at",
         "forwarded_at",
         "left_in",
+        "lines",
         "sent",
         "status",
     )
@@ -77,6 +86,7 @@ class Relay:
         self._exchange = exchange
         self._transport = exchange.connection.transport
         self._route = route
+        self._metered = route.metered
         self._pool = pool
         self._body_taken = body_taken
         self._connection: UpstreamConnection | None = None
@@ -93,6 +103,8 @@ class Relay:
         self._chunked = False
         self._ndjson = False
         self._last = self._previous = b""
+        self.content_type = self.first = b""
+        self.lines = 0
         self.status = 0
         self.sent = 0
         self.forwarded_at = 0.0
@@ -220,7 +232,7 @@ class Relay:
             self._body_taken = None
 
     def client_left(self) -> None:
-        if self.status and _HAS_END.search(self._previous + self._last):
+        if self.status and _HAS_END.search(self.tail):
             self.answered = True
         elif self.status:
             self.left_in = "streaming"
@@ -243,6 +255,11 @@ class Relay:
             self._connection.transport.resume_reading()
         self._response_paused = False
 
+    @property
+    def tail(self) -> bytes:
+        """The end of the answer, as far as it came: `TAIL` bytes at least, where there are as many."""
+        return self._previous + self._last
+
     # Receiver: what Ollama does.
 
     def response_head(self, status: int, reason: bytes, fields: Fields) -> bool:
@@ -256,7 +273,7 @@ class Relay:
             return True
         self._tell_taken()
         body = exchange.method != "HEAD" and status not in _NO_BODY
-        own = b"X-Request-Id: %b\r\n" % exchange.request_id
+        own = b"X-Request-Id: %b\r\n%b" % (exchange.request_id, exchange.own_fields)
         if self._route.dialect is Dialect.ANTHROPIC:
             own += b"request-id: %b\r\n" % exchange.request_id
         if exchange.must_close():
@@ -265,15 +282,22 @@ class Relay:
         exchange.response_started = True
         self.status = status
         self._chunked = head.chunked
-        self._ndjson = head.ndjson
+        self._ndjson = head.content_type.startswith(b"application/x-ndjson")
+        self.content_type = head.content_type
         self._out.append(head.data)
         return body
 
     def response_body(self, data: bytes) -> None:
         if not self.sent:
             self.first_byte_at = time.monotonic()
+            self.first = data[:TAIL]
         self.sent += len(data)
-        self._previous, self._last = self._last, data
+        if self._metered:
+            self.lines += data.count(b"\n")
+        if len(self._last) < TAIL:
+            self._last += data
+        else:
+            self._previous, self._last = self._last, data
         if self._chunked:
             self._out.append(b"%x\r\n%b\r\n" % (len(data), data))
         else:

@@ -6,17 +6,19 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from proxy.identity.api_keys import Refusal, issue, verify
 from proxy.store.follow import load
 from proxy.store.keys import open_store
 from proxy.store.listing import members
+
+from .. import program
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -38,11 +40,12 @@ PUBLIC_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIMDZadMLcFifkbeiOW/GeEeCl7jA6nnhbMch5YCB79
 FINGERPRINT = "SHA256:hE2GZRtOCRytYwNmFY0U4TYdn8MyjAqszYOoa4MK2O8"  # as ssh-keygen -l prints it
 
 
-def proxy(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_PROXY_")}
-    environ |= options.pop("environ", {})
-    command = [sys.executable, "-m", "proxy", *arguments]
-    return subprocess.run(command, text=True, env=environ, timeout=60, **{"capture_output": True, **options})
+def proxy(
+    *arguments: str, environ: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without the proxy's variables of this environment, and with those given."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OLLAMA_PROXY_")}
+    return program.run(*arguments, environ=clean | (environ or {}), **options)
 
 
 def made(keys: Run, *arguments: str) -> dict[str, object]:

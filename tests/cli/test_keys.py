@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 import stat
-import subprocess
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -100,7 +99,7 @@ def test_a_name_that_is_taken_fails_and_says_by_which_key(keys, database):
 
 def test_a_key_that_could_not_be_shown_is_named_so_that_it_can_be_revoked(keys):
     with open("/dev/full", "w") as full:
-        done = keys("create", "laptop", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = keys("create", "laptop", stdout=full)
     (listed,) = json.loads(keys("list", "--json").stdout)
     assert done.returncode == 1
     assert done.stderr == (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 
 import pytest
@@ -70,7 +69,7 @@ def test_rotating_a_key_that_has_expired_says_what_is_still_missing(keys, databa
 def test_a_new_secret_that_could_not_be_shown_is_told(keys, database):
     _, document = stored(database, "laptop")
     with open("/dev/full", "w") as full:
-        done = keys("rotate", document["id"], capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = keys("rotate", document["id"], stdout=full)
     assert done.returncode == 1
     assert done.stderr == (
         "error: stdout cannot be written: No space left on device; "

@@ -24,8 +24,10 @@ PACKAGES = (
     "@anthropic-ai/claude-code@2.1.332",
     "@anthropic-ai/sdk@1.14.0",
     "@continuedev/cli@1.5.47",
+    "esbuild@0.28.2",
     "ollama@0.6.4",
     "openai@7.57.0",
+    "playwright-core@1.65.1",
 )
 CACHE = Path.home() / ".cache" / "ollama-auth-proxy-tests"
 INSTALL_TIMEOUT = 300.0

@@ -41,16 +41,19 @@ def an_entry(
     status: int = 200,
     code: str | None = None,
     identity: Identity | None = LAPTOP,
+    model: str | None = None,
     received: int = 10,
     sent: int = 2000,
     started_at: float = 100.0,
     ended_at: float = 101.5,
     first_byte_at: float = 100.25,
+    input_tokens: int | None = None,
+    output_tokens: int | None = None,
     outcome: str = "ok",
 ) -> Entry:
     return Entry(
-        request_id, client, method, route, status, code, identity, received, sent, started_at, ended_at,
-        first_byte_at, outcome,
+        request_id, client, method, route, status, code, identity, model, received, sent, started_at,
+        ended_at, first_byte_at, input_tokens, output_tokens, outcome,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from proxy.policy.routes import OTHER, ROUTES
 PATHS = {route.path for route in ROUTES} | {OTHER}
 METHODS = {route.method for route in ROUTES} | {OTHER}
 
+GEN_AI = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"}
+
 # The series of the contract that exist in this version, with their labels.
 CONTRACT = {
     "ollama_proxy_requests_total": {"route", "method", "code"},
@@ -32,12 +34,22 @@ CONTRACT = {
     "ollama_proxy_sent_bytes_total": {"route"},
     "ollama_proxy_tls_certificate_expiry_timestamp_seconds": set(),
     "ollama_proxy_build_info": {"version"},
+    "ollama_proxy_requests_waiting": set(),
+    "ollama_proxy_queue_wait_seconds": set(),
+    "ollama_proxy_tokens_total": {"key", "model", "type"},
+    "ollama_proxy_model_load_seconds": {"model"},
+    "ollama_proxy_config_reload_success": set(),
+    "gen_ai_server_time_to_first_token_seconds": GEN_AI,
+    "gen_ai_server_time_per_output_token_seconds": GEN_AI,
+    "gen_ai_server_request_duration_seconds": GEN_AI | {"error_type"},
+    "gen_ai_client_token_usage": GEN_AI | {"gen_ai_token_type"},
 }
 # And those that are ours beside it.
 OWN = {
     "ollama_proxy_time_to_first_byte_seconds": {"route"},
     "ollama_proxy_open_connections": set(),
     "ollama_proxy_log_lines_dropped_total": set(),
+    "ollama_proxy_config_reload_timestamp_seconds": set(),
 }
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -60,6 +72,15 @@ def busy() -> Metrics:
     metrics.certificate_expiry = lambda: 1_800_000_000.0
     metrics.log_lines_dropped = lambda: 3
     metrics.open_connections = lambda: 7
+    metrics.queue_wait.observe(0.0)
+    metrics.tokens_used("laptop", "smollm2:135m", 9, 16)
+    metrics.model_loaded("smollm2:135m", 0.03)
+    model = metrics.of_model("chat", "smollm2:135m")
+    model.finished("", 1.5, b"req-1")
+    model.first_token.observe(0.3, b"req-1")
+    model.per_token.observe(0.08, b"req-1")
+    model.input.observe(9)
+    model.output.observe(16)
     return metrics
 
 

@@ -16,7 +16,7 @@ STATES: tuple[State, ...] = ("ok", "degraded", "failing")
 
 def get(path: str, checks: dict[str, Check], method: str = "GET") -> httpx.Response:
     app = FastAPI()
-    app.include_router(health_routes(checks))
+    app.include_router(health_routes(lambda: checks))
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ops") as client:

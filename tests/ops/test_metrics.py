@@ -29,7 +29,7 @@ def scrape(token: str | None = None, **headers: str) -> httpx.Response:
     metrics.routes["/api/chat"].finished("POST", 200, 10, 20, 1.0)
     registry.register(metrics)
     app = FastAPI()
-    app.include_router(metrics_routes(registry, token))
+    app.include_router(metrics_routes(registry, lambda: token))
 
     sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import program
 from .client import Client
 from .upstream import Upstream
 
@@ -117,13 +118,7 @@ def keys_command(store: Path, *arguments: str) -> str:
     config = store.with_name("keys.toml")
     if not config.exists():
         config.write_text(toml({"store": {"url": f"sqlite:///{store}"}}))
-    done = subprocess.run(
-        command("keys", *arguments, "--config", str(config)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = program.run("keys", *arguments, "--config", str(config))
     assert done.returncode == 0, f"keys {arguments}: exit {done.returncode}\n{done.stderr}"
     return done.stdout.strip()
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from datetime import datetime
 
 import pytest
 
 from .client import Client
-from .conftest import Connect, Moved, StartSite, until
+from .conftest import Connect, Moved, StartSite
 from .messages import check_refusal, request
 from .site import ANSWER, PROMPT, QUERY, Keys, Site
 from .upstream import OK, Exchange, Upstream, message, respond
@@ -211,13 +210,3 @@ def test_the_public_listener_shows_nothing_of_operations(
     for path in ("/metrics", "/healthz", "/readyz", "/admin"):
         check_refusal(connect().request(request("GET", path, keys.every)), 404, "unknown_route")
     assert upstream.reached() == b""
-
-
-def test_sighup_is_logged_and_serving_goes_on(start_site: StartSite, keys: Keys) -> None:
-    site = start_site(tls={"mode": "off"})
-    site.process.send_signal(signal.SIGHUP)
-    until(lambda: any("SIGHUP" in line for line in site.out), what="SIGHUP is not logged")
-    client = site.connect()
-    assert client.request(request("GET", "/api/tags", keys.read)).status == 200
-    client.close()
-    assert site.process.poll() is None

@@ -7,6 +7,7 @@ after `upstream.play()`, `upstream.next()` hands over the next request, and the 
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import socket
 import threading
@@ -48,15 +49,16 @@ def greet(exchange: Exchange) -> None:
 
 
 class Upstream:
-    """Listens on loopback. The proxy's own health checks are answered and left out of the record.
+    """Listens on loopback. The proxy's own questions are answered and left out of the record.
 
-    `probe_agent` is how their User-Agent begins.
+    `probe_agent` is how their User-Agent begins; `models` are the names that Ollama is to list.
     """
 
     probe_agent = "python-httpx"
 
     def __init__(self, receive_buffer: int = 0) -> None:
         self.answer: Answer = greet
+        self.models: list[str] = []
         self.requests: list[Exchange] = []
         self.connections: list[Connection] = []
         self.faults: list[str] = []
@@ -172,7 +174,12 @@ class Upstream:
         if any(agent.startswith(self.probe_agent) for agent in exchange.all("user-agent")):
             if connection in self.connections:
                 self.connections.remove(connection)
-            greet(exchange)
+            if exchange.target == "/api/tags" and self.models:
+                listed = json.dumps({"models": [{"name": name} for name in self.models]}).encode()
+                exchange.read_body()
+                exchange.send(message("200 OK", [("Content-Type", "application/json")], listed))
+            else:
+                greet(exchange)
             return
         self.requests.append(exchange)
         try:
