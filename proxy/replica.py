@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import ssl
@@ -69,6 +70,9 @@ PRUNE_INTERVAL = 3600.0
 TIME_TO_END = 30.0
 """Seconds that the service manager is asked for beside draining: for what is still to be written."""
 
+SPARE_TIME = 10.0
+"""Seconds of them that are not spent on a store which cannot be written."""
+
 SPARE_FILES = 64
 """Open files beside the connections: listeners, store, log."""
 
@@ -131,6 +135,7 @@ class Replica:
         self.config = config
         self.public = public
         self.private = private
+        self.tls = tls
         self.stream = stream
         self.metrics = Metrics(version("ollama-auth-proxy"))
         self.audit = Audit()
@@ -253,7 +258,8 @@ class Replica:
         for task in (*background, *self.issuer_tasks):
             task.cancel()
         await asyncio.gather(*background, *self.issuer_tasks, return_exceptions=True)
-        await self._write()
+        await self._write_all()
+        self.audit.sum_up(math.inf)
         self.pool.close()
         self.guards.close()
         await self.ops.close()
@@ -307,7 +313,10 @@ class Replica:
     # Reload
 
     def _reload(self, new: Config) -> None:
-        """Take over a new configuration for everything that begins from now on, or raise ConfigError."""
+        """Take over a new configuration for everything that begins from now on, or raise ConfigError.
+
+        All that can fail comes first, so that it is taken over whole or not at all.
+        """
         notify.notify(notify.reloading(time.monotonic_ns()), os.environ)
         old = self.config
         needs_restart = waiting(old, new)
@@ -318,16 +327,19 @@ class Replica:
             files = f"{new.tls.certificate} and {new.tls.private_key}"
             fault = Fault("tls", f"{files} cannot be used: {why(error)}", "name a certificate and its key")
             raise ConfigError((fault,)) from None
+        tokens, failures = self.tokens, self.gateway.rules.failures
         if new.auth.jwt != old.auth.jwt or any(issuer.ca_file is not None for issuer in new.auth.jwt):
-            self._replace_issuers(self._tokens(new))
-        failures = self.gateway.rules.failures
+            tokens = self._tokens(new)
         if new.auth.failures_per_minute != old.auth.failures_per_minute:
             failures = Failures(new.auth.failures_per_minute)
+        rules, cors = self._rules(new, failures), Cors(new.cors.allow_origins)
+        if tokens is not self.tokens:
+            self._replace_issuers(tokens)
         if (new.log.format, new.log.level) != (old.log.format, old.log.level):
             events.configure(self.stream, new.log.format, new.log.level)
             self.access_log.set_format(new.log.format)
         self.config = new
-        self.gateway.rules = self._rules(new, failures)
+        self.gateway.rules = rules
         self._accept_credentials()
         self.pool.connect_timeout = new.upstream.connect_timeout
         shared = self.shared
@@ -335,10 +347,16 @@ class Replica:
         shared.header_timeout = new.listen.header_timeout
         shared.idle_timeout = new.listen.idle_timeout
         shared.client_certificates = new.tls.client_ca is not None
-        shared.cors_fields = Cors(new.cors.allow_origins).fields_for
+        shared.cors_fields = cors.fields_for
         if shared.max_connections != new.listen.max_connections:
             shared.max_connections = new.listen.max_connections
             self._raise_open_files()
+            if shared.room is not None:  # there may be room now for connections that wait
+                room, shared.room = shared.room, None
+                room()
+        if _asks_for(context) != _asks_for(self.tls):
+            self._retire_connections()
+        self.tls = context
         self.listener.use(context)
         self.readiness.certificate_ends = _certificate_end(new)
         self.metrics.reload = Reload(True, time.time())
@@ -346,6 +364,16 @@ class Replica:
         for warning in sorted(set(new.warnings) - set(old.warnings)):
             log.warning(warning)
         notify.notify(notify.READY, os.environ)
+
+    def _retire_connections(self) -> None:
+        """Close those whose clients came in by other certificates, or without; each after its request."""
+        now = time.monotonic()
+        for connection in list(self.listener.connections):
+            connection.certificate = None
+            if connection.exchange is not None:
+                connection.exchange.close = True
+            else:
+                connection.close_if_quiet(now, 0.0)
 
     def _refuse(self, fault: ConfigError) -> None:
         self.metrics.reload = Reload(False, self.metrics.reload.succeeded_at)
@@ -390,22 +418,37 @@ class Replica:
             await asyncio.sleep(WRITE_INTERVAL)
             await self._write()
 
+    async def _write_all(self) -> None:
+        """Write all that was collected, before the end; a store that is locked is waited for."""
+        deadline = time.monotonic() + TIME_TO_END - SPARE_TIME
+        while True:
+            await self._write()
+            if not self.write_fault and self.ledger.batch() is None:
+                return
+            if self.write_fault:
+                if time.monotonic() > deadline:
+                    log.error("usage of the last seconds is lost: the store cannot be written")
+                    return
+                await asyncio.sleep(0.2)
+
     async def _write(self) -> None:
         """Write what was collected; what cannot be written is kept, and tried again."""
         path = self.config.store.path
-        used, rows = self.authenticator.take_used(), self.ledger.take()
+        used, batch = self.authenticator.take_used(), self.ledger.batch()
         try:
-            await stored_ledger.write(path, rows)
-            rows = []
+            if batch is not None:
+                await stored_ledger.write(path, batch)
+                self.ledger.written(batch)
             await write_last_used(path, used)
+            used = {}
         except StoreError as fault:
-            self.ledger.put_back(rows)
-            self.authenticator.put_back(used)
             if not self.write_fault:
                 log.warning("usage and the last use of keys cannot be noted, which is tried again: %s", fault)
             self.write_fault = True
         else:
             self.write_fault = False
+        finally:
+            self.authenticator.put_back(used)
 
     async def _prune(self) -> None:
         while True:
@@ -440,11 +483,17 @@ class Replica:
             return
         try:
             if ensure_self_signed(tls.certificate, tls.private_key, datetime.now(UTC)):
-                self.listener.use(tls_context(self.config))
+                self.tls = tls_context(self.config)
+                self.listener.use(self.tls)
                 log.info("the self-signed certificate was near its end and has been made anew")
         except (OSError, ForeignFileError) as error:
             log.error("the self-signed certificate cannot be renewed: %s", why(error))
         self.readiness.certificate_ends = _certificate_end(self.config)
+
+
+def _asks_for(tls: ssl.SSLContext | None) -> tuple[ssl.VerifyMode, list[bytes]] | None:
+    """Which certificates of clients a context asks for: how, and of which authorities."""
+    return None if tls is None else (tls.verify_mode, sorted(tls.get_ca_certs(binary_form=True)))
 
 
 def _certificate_end(config: Config) -> float | None:

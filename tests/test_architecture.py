@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-NAMES_THE_STORE = {"app", "cli", "quickstart", "replica", "store"}
+NAMES_THE_STORE = {"app", "cli", "doctor", "quickstart", "replica", "store"}
 
 # No await, clock, I/O, randomness or logging: what these say depends on their arguments alone.
 PURE = [

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli import keys, usage
+from proxy.cli import doctor, health, keys, usage
 from proxy.cli.terminal import AsJson, ConfigFile, load_config, say, show
 
 app = typer.Typer(
@@ -107,6 +107,8 @@ def check_config(config: ConfigFile = None) -> None:
 
 
 app.command("usage")(usage.show_usage)
+app.command("doctor")(doctor.doctor)
+app.command("health")(health.health)
 
 
 @app.command()

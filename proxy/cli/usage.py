@@ -63,7 +63,7 @@ def show_usage(
 
     Next: a running proxy writes every 4 seconds, so the last moments may be missing.
     """
-    from proxy.store.errors import StoreError
+    from proxy.store.errors import StoreError, explained
     from proxy.store.listing import rfc3339
     from proxy.store.usage_query import read_usage
     from proxy.store.usage_report import csv_text, document, table
@@ -72,8 +72,9 @@ def show_usage(
     end = int(time.time())
     start = (end - since) // 3600 * 3600  # usage is stored by the hour
     kinds = list(dict.fromkeys(by or [By.KEY]))
-    is_there = path.exists()
     try:
+        with explained(path):
+            is_there = path.exists()
         rows = read_usage(path, start, end, kinds) if is_there else []
     except StoreError as fault:
         fail(f"error: {fault}", code=1)
@@ -88,7 +89,7 @@ def show_usage(
     elif not rows:
         say(
             f"No usage from {rfc3339(start)} to {rfc3339(end)}. A request counts some seconds after it has "
-            "ended; --since 90d looks further back."
+            "ended; a longer --since looks further back."
         )
     elif form == "table":
         say(f"From {rfc3339(start)} to {rfc3339(end)}.")

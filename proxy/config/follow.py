@@ -11,8 +11,8 @@ from proxy.config.fault import ConfigError
 from proxy.config.tables import Config
 
 INTERVAL = 2.0
-"""Seconds between two looks. A change is read when it has stood for one of them, so that a certificate
-and its key that are replaced one after the other are read as a pair: after 4 seconds, and 6 at the most."""
+"""Seconds between two looks. A change is read when the next look finds no other, so that a certificate and
+its key that are replaced one after the other are read as a pair: after 2 seconds, and 4 at the most."""
 
 Signatures = dict[Path, tuple[int, int, int] | None]
 
@@ -36,24 +36,30 @@ async def follow(
 ) -> NoReturn:
     """Hands on each new configuration without a fault, and every fault of one that has some.
 
+    A refused one is tried again at every look: what mends it may be a file that only it names. Its faults are
+    told again when they are others, or when it was asked for.
+
     ``config`` is the one in force, read from ``file`` by ``load``, which raises ConfigError and may block.
     ``asked`` is set to have it read at once, changed or not. ``on_change`` may raise ConfigError too.
     """
     seen = await asyncio.to_thread(signatures, [file, *files_of(config)])
     read = seen
+    refused = ""
     while True:
         at_once = await _wait(asked)
         before, seen = seen, await asyncio.to_thread(signatures, [file, *files_of(config)])
-        if not at_once and (seen == read or seen != before):
+        if not at_once and (seen != before or (seen == read and not refused)):
             continue
         read = seen
         try:
             new = await asyncio.to_thread(load)
             on_change(new)
         except ConfigError as fault:
-            on_fault(fault)
+            if at_once or str(fault) != refused:
+                refused = str(fault)
+                on_fault(fault)
         else:
-            config = new
+            config, refused = new, ""
             # Of files that were known before, what they were before they were read: they may change again.
             now = await asyncio.to_thread(signatures, [file, *files_of(config)])
             read = seen = {path: read.get(path, signature) for path, signature in now.items()}

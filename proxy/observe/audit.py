@@ -41,7 +41,7 @@ class Audit:
         """A request was refused. ``verdict`` says of a bad credential more than its sender was told."""
         _tell(
             "refused",
-            f"refused: {code}" + (f", the key is {verdict}" if verdict else ""),
+            f"refused: {code}" + (f" ({verdict})" if verdict else ""),
             code=code,
             client=address,
             request_id=request_id.decode("ascii"),
@@ -50,7 +50,7 @@ class Audit:
         )
 
     def sum_up(self, now: float) -> None:
-        """Tell, once a minute at most, how many refusals were not told one by one."""
+        """Tell, once a minute at most, how many refusals were not told one by one; at infinity, the rest."""
         for reason, address, times in self._sampling.take(now):
             _tell(
                 "refused_more",
@@ -61,7 +61,10 @@ class Audit:
             )
 
     def keys(self, before: Mapping[str, ApiKey], after: Mapping[str, ApiKey]) -> None:
-        """Tell which keys were made, changed, rotated, revoked or removed."""
+        """Tell which keys were made, changed, rotated or revoked.
+
+        No command removes a key. One that is gone was revoked, or is not in a backup that was restored.
+        """
         changes = [
             change
             for key_id in {**before, **after}
@@ -81,7 +84,7 @@ class Audit:
         names, waiting = sorted(changed), sorted(restart)
         _tell(
             "configuration_changed",
-            f"the configuration was read again: {', '.join(names) or 'files it names'} changed"
+            f"the configuration was read again: {', '.join(names) or 'no option'} changed"
             + (f"; {', '.join(waiting)} will not count before a restart" if waiting else ""),
             changed=names,
             restart_needed=waiting,
@@ -99,14 +102,14 @@ class Audit:
 
 
 def _change(before: ApiKey | None, after: ApiKey | None) -> tuple[str, ApiKey, list[str]] | None:
-    if after is None:
-        return None if before is None else ("key_removed", before, [])
+    was_good = before is not None and before.revoked is None
+    if after is None or after.revoked is not None:
+        key = after or before
+        return ("key_revoked", key, []) if key is not None and was_good else None
     if before is None:
-        return ("key_created" if after.revoked is None else "key_revoked", after, [])
+        return "key_created", after, []
     if after == before:
         return None
-    if after.revoked is not None and before.revoked is None:
-        return "key_revoked", after, []
     changed = [name for name in _TOLD_OF_KEYS if getattr(before, name) != getattr(after, name)]
     if after.secrets != before.secrets:
         return "key_rotated", after, changed

@@ -111,14 +111,6 @@ class Ledger:
         if self._batch is batch:
             self._batch = None
 
-    # Until proxy/replica.py uses `batch` and `written`.
-    def take(self) -> Batch | None:
-        batch, self._batch = self.batch(), None
-        return batch
-
-    def put_back(self, batch: Batch | None) -> None:
-        self._batch = batch or self._batch
-
     def _begin(self, key: _Key) -> _Counts:
         if len(self._counts) - len(self._crowded) >= self._most_rows:
             hour, key_id, key_name, *_ = key

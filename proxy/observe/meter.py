@@ -89,7 +89,8 @@ class Meter:
             broken = outcome == "ok" and not usage.complete and _breaks_off(route, relay.content_type, tail)
         key = who.key_name if who.key_id is not None and who.key_name is not None else who.auth
         read, written, seconds = usage.input_tokens, usage.output_tokens, ended_at - started_at
-        self._ledger.add(time.time(), who.key_id, key, model, route.path, read, written, seconds)
+        if relay.forwarded_at:
+            self._ledger.add(time.time(), who.key_id, key, model, route.path, read, written, seconds)
         if route.metered and model is not None:
             if read is not None or written is not None:
                 self._metrics.tokens_used(key, model, read or 0, written or 0)
@@ -136,7 +137,7 @@ def _observe_output(
     written, seconds = usage.output_tokens, 0.0
     if written is not None:
         counted.output.observe(written)
-    if relay.status == 200 and relay.content_type.startswith(_STREAMS):
+    if relay.status == 200 and relay.first_byte_at and relay.content_type.startswith(_STREAMS):
         counted.first_token.observe(relay.first_byte_at - started_at, request_id)
         seconds = ended_at - relay.first_byte_at
     elif usage.generation_seconds is not None:

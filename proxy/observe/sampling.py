@@ -16,6 +16,9 @@ TOLD = 5
 TOLD_OF_ALL = 200
 """Events of all kinds that are told in a window."""
 
+SUMS_TOLD = 100
+"""Kinds whose rest is told, the largest first; what is left is told by reason alone."""
+
 MOST_KINDS = 2048
 """Kinds that are told apart in a window; those beyond are counted together, with no address."""
 
@@ -56,12 +59,12 @@ class Sampling:
         """What was not told, once the window is over; then a new one begins with the next event."""
         if self._since is None or now - self._since < WINDOW:
             return []
-        found = [
-            Untold(reason, address, count - TOLD)
-            for (reason, address), count in self._counts.items()
-            if count > TOLD
-        ]
+        untold = [Untold(*kind, count - TOLD) for kind, count in self._counts.items() if count > TOLD]
+        told = sorted((one for one in untold if one.address), key=lambda one: -one.times)[:SUMS_TOLD]
+        others: dict[str, int] = {}
+        for reason, _, times in set(untold).difference(told):
+            others[reason] = others.get(reason, 0) + times
         self._counts.clear()
         self._told = 0
         self._since = None
-        return found
+        return told + [Untold(reason, "", times) for reason, times in others.items()]

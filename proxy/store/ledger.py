@@ -49,7 +49,7 @@ DELETE FROM usage WHERE (hour, key_id, key_name, model, route) IN (
 _PRUNE_WRITERS = "DELETE FROM usage_writers WHERE hour < ?"
 
 
-async def write(path: Path, batch: Batch | None) -> None:
+async def write(path: Path, batch: Batch) -> None:
     """Adds a batch to what the store has, all of it or nothing; one that it has already is passed over.
 
     Several proxies may write at once. The file must be there (see ``schema.prepare``). When this returns, the
@@ -57,8 +57,6 @@ async def write(path: Path, batch: Batch | None) -> None:
 
     Raises StoreError. After that, and when it was cancelled, the same batch can be written again.
     """
-    if batch is None:  # until proxy/replica.py looks itself
-        return
     with explained(path):
         # synchronous FULL: unlike the time of a last use, what was used is worth a wait for the disk
         connection = await connect(path, "rw", BUSY_TIMEOUT, "synchronous = FULL")

@@ -15,7 +15,7 @@ RETRY_INTERVAL = 2.0
 """Seconds after which a question without an answer is asked again."""
 
 TIMEOUT = 5.0
-"""Seconds that Ollama has to answer."""
+"""Seconds that Ollama has for the whole of its answer."""
 
 LARGEST = 8 * 1024 * 1024
 """Bytes of an answer; thousands of models take less."""
@@ -24,7 +24,10 @@ LARGEST = 8 * 1024 * 1024
 async def list_models(url: str, client: httpx.AsyncClient) -> list[str] | None:
     """The names in ``GET /api/tags``, as Ollama spells them; None where it does not tell."""
     try:
-        async with client.stream("GET", f"{url}/api/tags", timeout=TIMEOUT) as response:
+        async with (
+            asyncio.timeout(TIMEOUT),
+            client.stream("GET", f"{url}/api/tags", timeout=TIMEOUT) as response,
+        ):
             if response.status_code != httpx.codes.OK:
                 return None
             body = bytearray()
@@ -33,8 +36,8 @@ async def list_models(url: str, client: httpx.AsyncClient) -> list[str] | None:
                 if len(body) > LARGEST:
                     return None
         models = httpx.Response(200, content=bytes(body)).json()["models"]
-        return [str(model["name"]) for model in models]
-    except (httpx.HTTPError, ValueError, LookupError, TypeError, RecursionError):
+        return [model["name"] for model in models if isinstance(model["name"], str)]
+    except (httpx.HTTPError, TimeoutError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

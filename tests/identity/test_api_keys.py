@@ -4,6 +4,7 @@ import re
 import timeit
 import zlib
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -119,6 +120,7 @@ def _record(text: str) -> ApiKey:
         "oap_" * 16,
         "x" * 1_000_000,
     ],
+    ids=count(),  # the same for every worker, and a key is another one each time
 )
 def test_a_text_of_another_shape_is_refused(text):
     _, keys = _stored()
@@ -422,6 +424,7 @@ def test_two_characters_that_changed_places_make_a_key_a_mistyped_one(text, plac
         "sk-proj-0123456789",
         "x" * 1_000_000,
     ],
+    ids=count(),
 )
 def test_another_text_is_no_key_at_all(text):
     assert classify(text) is Form.OTHER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "key", "verdict", "sentence"), CASES)
+# The ids are the same for every worker, and the key is another one each time.
+@pytest.mark.parametrize(("text", "key", "verdict", "sentence"), CASES, ids=count())
 def test_every_verdict_has_its_sentence(
     text: str, key: ApiKey | None, verdict: Verdict, sentence: str
 ) -> None:

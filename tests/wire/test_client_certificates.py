@@ -88,6 +88,18 @@ def test_beside_another_credential_it_is_just_the_gate(
     assert answer(optional, files, request("GET", "/api/version", keys.unknown))[0] == 401
 
 
+def test_a_web_page_cannot_use_the_certificate_of_its_visitor(
+    optional: Site, authority: Authority, folder: Path, keys: Keys
+) -> None:
+    files = authority.write_client(folder, "default")
+    optional.upstream.forget()
+    origin = "Origin: https://evil.example"
+    status, body = answer(optional, files, request("POST", "/api/chat", None, origin, body=b"{}"))
+    assert (status, "missing_credentials" in body) == (401, True)
+    assert optional.upstream.reached() == b""
+    assert answer(optional, files, request("GET", "/api/version", keys.default, origin))[0] == 200
+
+
 def test_without_one_keys_work_as_ever_where_it_is_optional(optional: Site, keys: Keys) -> None:
     assert answer(optional, None, request("GET", "/api/version", keys.default))[0] == 200
     assert answer(optional, None)[0] == 401

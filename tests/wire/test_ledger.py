@@ -1,4 +1,4 @@
-"""What `usage` tells is what was sent: after a kill, a stop, by two proxies, and to a store that is locked."""
+"""What `usage` tells is what was sent: after a kill, a stop, by two proxies, to a store that is locked."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_stop_loses_nothing(start: Start) -> None:
     assert counted(site) == sent
 
 
-def test_two_proxies_add_up_though_the_store_is_locked_while_one_writes_and_the_other_ends(
+def test_two_proxies_add_up_though_the_store_is_locked_while_one_writes_and_one_ends(
     start: Start,
 ) -> None:
     one, other, sent = start(), start(), Counter[tuple[str, str]]()
