@@ -1,5 +1,6 @@
 # make run    set up, start a proxy with a certificate and a key, and print a curl line that works
-# make test   set up, and run all tests
+# make test   set up, and run all tests, two modules at a time; with PYTEST_WORKERS=4, four
+# make test-deploy  only the tests of deployments: containers, systemd, Kubernetes, Prometheus, HAProxy
 # make check  format, lint and types
 # make bench  the side-by-side benchmark against nginx and Caddy; rewrites docs/benchmarks.md
 # make lock   compile requirements.lock anew from pyproject.toml
@@ -7,7 +8,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test check bench lock
+.PHONY: run test test-deploy check bench lock
 .DEFAULT_GOAL := run
 
 .venv/ready: requirements.lock pyproject.toml
@@ -21,8 +22,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 run: .venv/ready
 	@.venv/bin/ollama-auth-proxy quickstart $(ARGS)
 
+PYTEST_WORKERS ?= 2
+
 test: .venv/ready
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n $(PYTEST_WORKERS) $(ARGS)
+
+test-deploy: .venv/ready
+	.venv/bin/pytest -n $(PYTEST_WORKERS) tests/deploy $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check .

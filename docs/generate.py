@@ -1,6 +1,6 @@
-"""Writes docs/routes.md and docs/errors.md from the tables in the code.
+"""Writes docs/routes.md, errors.md, configuration.md and metrics.md from the tables in the code.
 
-python docs/generate.py          write both
+python docs/generate.py          write all
 python docs/generate.py --check  exit 1 and name the pages that are not current
 """
 
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from configuration_page import configuration_page
+from markdown import NOTICE, table
+from metrics_page import metrics_page
 
 from proxy.errors import COUNTED_AS_DENIED, ERRORS, REASONS, Dialect, error_body
 from proxy.policy.routes import ROUTES, ModelPlace, Scope, Stream
 
 HERE = Path(__file__).parent
-
-NOTICE = "<!-- Written by docs/generate.py; change the code or that script, not this page. -->\n"
 
 
 class Advice(NamedTuple):
@@ -93,8 +94,8 @@ ADVICE = {
     ),
     "method_not_allowed": Advice(
         "The path exists, the method does not; `Allow` names those that do.",
-        "Use one of the methods in `Allow`. `OPTIONS` is refused: browsers cannot use this version.",
-        "Nothing.",
+        "Use one of the methods in `Allow`. `OPTIONS` comes from a browser that asks whether its page may.",
+        "To let a web page in, name its origin in `cors.allow_origins`.",
     ),
     "body_too_large": Advice(
         "The body of a request that must be looked at is larger than `policy.max_guarded_body`, or takes too "
@@ -173,11 +174,6 @@ FINER = {
 STREAMS = {Stream.NONE: "", Stream.NDJSON: "NDJSON", Stream.SSE: "SSE"}
 MODELS = {place: "" if place is ModelPlace.NONE else place.value for place in ModelPlace}
 DIALECTS = {Dialect.NATIVE: "Ollama", Dialect.OPENAI: "OpenAI", Dialect.ANTHROPIC: "Anthropic"}
-
-
-def table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [headings, ("---",) * len(headings), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def routes_page() -> str:
@@ -290,12 +286,17 @@ def _statuses() -> set[int]:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page and its text. Raises ValueError where advice and errors do not match."""
+    """Every generated page and its text. Raises ValueError where what is written by hand does not fit."""
     if set(ADVICE) != set(ERRORS):
         raise ValueError(f"ADVICE does not fit proxy/errors.py: {sorted(set(ADVICE) ^ set(ERRORS))}")
     if _statuses() | set(FINER) != set(REASONS):
         raise ValueError("FINER does not name every status of proxy/errors.py that no code has")
-    return {HERE / "routes.md": routes_page(), HERE / "errors.md": errors_page()}
+    return {
+        HERE / "routes.md": routes_page(),
+        HERE / "errors.md": errors_page(),
+        HERE / "configuration.md": configuration_page(),
+        HERE / "metrics.md": metrics_page(),
+    }
 
 
 def main(arguments: list[str]) -> int:

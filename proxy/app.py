@@ -15,6 +15,7 @@ import uvloop
 
 from proxy.allocator import keep_freed_memory
 from proxy.config import Config
+from proxy.config.follow import files_of, signatures
 from proxy.config.tables import Listen, Ops
 from proxy.config.values import Address
 from proxy.observe import events
@@ -80,8 +81,10 @@ async def run(
     stream = LogStream(sys.stdout.fileno())
     events.configure(stream, config.log.format, config.log.level)
     if source is not None:
-        file, load_again = source
-        source = Source(file, lambda: _at(load_again(), addresses))
+        load_again, first = source.load, source.first
+        if config.tls.mode == "self-signed":  # its files may have been made just now
+            first = first | signatures(files_of(config))
+        source = source._replace(load=lambda: _at(load_again(), addresses), first=first)
     try:
         if passed:
             log.info(

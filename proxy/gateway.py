@@ -233,7 +233,6 @@ class Gateway:
             first_byte_at = relay.first_byte_at
             if relay.forwarded_at:
                 metrics.added_latency.observe(relay.forwarded_at - started_at)
-                metrics.queue_wait.observe(0.0)
             if first_byte_at:
                 counted.first_byte.observe(first_byte_at - started_at)
             if relay.failure:

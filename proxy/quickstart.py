@@ -14,6 +14,7 @@ import httpx
 
 from proxy.app import run, run_loop
 from proxy.config import ConfigError, load
+from proxy.config.follow import files_of, signatures
 from proxy.identity.api_keys import Refusal, issue, verify
 from proxy.replica import Source
 from proxy.store.errors import StoreError
@@ -109,7 +110,7 @@ async def _quickstart(data: Path, listen: str, upstream: str | None) -> int:
 
     try:
         environ["OLLAMA_PROXY_UPSTREAM__URL"] = url
-        source = Source(settings, lambda: load(settings, environ))
+        source = Source(settings, lambda: load(settings, environ), signatures([settings, *files_of(config)]))
         return await run(config, source, ready, "--listen")
     finally:
         if simulator is not None:

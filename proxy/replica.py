@@ -22,6 +22,7 @@ from proxy.background import every, keep_running, log_loop_fault
 from proxy.config import Config, ConfigError
 from proxy.config.changes import changed, waiting
 from proxy.config.fault import Fault
+from proxy.config.follow import Signatures
 from proxy.config.follow import follow as follow_configuration
 from proxy.gateway import Gateway, Rules
 from proxy.guard.guards import Guards
@@ -81,10 +82,14 @@ Ready = Callable[[int, int], Awaitable[None]]
 
 
 class Source(NamedTuple):
-    """Where a configuration came from; ``load`` reads it again, raises ConfigError, and may block."""
+    """Where a configuration came from; ``load`` reads it again, raises ConfigError, and may block.
+
+    ``first`` are the signatures of the files before they were read.
+    """
 
     file: Path
     load: Callable[[], Config]
+    first: Signatures
 
 
 class Stop:
@@ -246,7 +251,13 @@ class Replica:
         if source is not None:
             works.append(
                 lambda: follow_configuration(
-                    source.file, self.config, source.load, stop.reload, self._reload, self._refuse
+                    source.file,
+                    self.config,
+                    source.load,
+                    stop.reload,
+                    self._reload,
+                    self._refuse,
+                    source.first,
                 )
             )
         background = [asyncio.create_task(keep_running(work)) for work in works]
@@ -363,7 +374,8 @@ class Replica:
         self.audit.configured(changed(old, new), needs_restart)
         for warning in sorted(set(new.warnings) - set(old.warnings)):
             log.warning(warning)
-        notify.notify(notify.READY, os.environ)
+        status = notify.status(f"forwarding to {self.upstream_url}")
+        notify.notify(f"{notify.READY}\n{status}", os.environ)
 
     def _retire_connections(self) -> None:
         """Close those whose clients came in by other certificates, or without; each after its request."""
@@ -378,7 +390,8 @@ class Replica:
     def _refuse(self, fault: ConfigError) -> None:
         self.metrics.reload = Reload(False, self.metrics.reload.succeeded_at)
         self.audit.configuration_refused(map(str, fault.faults))
-        notify.notify(notify.READY, os.environ)
+        status = notify.status("configuration refused, the one before stays in force: see the log")
+        notify.notify(f"{notify.READY}\n{status}", os.environ)
 
     def _accept_credentials(self) -> None:
         auth = self.config.auth

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import shlex
@@ -11,23 +13,29 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from proxy.cli import app
-from proxy.config.sources import known
+from proxy.config.changes import NEED_A_RESTART
+from proxy.config.issuers import JwtTable
+from proxy.config.sources import known, options
 from proxy.errors import ERRORS
+from proxy.identity.api_keys import issue
+from proxy.observe.access_log import Entry, as_json
+from proxy.observe.audit import Audit
 from proxy.policy.routes import ROUTES, Scope
 from proxy.quickstart import _SETTINGS
 
-from .clients.programs import NAMES, npm_packages, put_on_path
+from .clients.programs import NAMES, cannot_run, npm_packages, put_on_path
 from .test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parents[1]
@@ -35,9 +43,11 @@ PROXY = ROOT / "proxy"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
-    ROOT / "deploy" / "README.md",
+    *sorted((ROOT / "deploy").rglob("README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+OPERATIONS = ROOT / "docs" / "operations.md"
+METRICS = ROOT / "docs" / "metrics.md"
 PROGRAM = "ollama-auth-proxy"
 START_TIMEOUT = 30.0
 
@@ -71,6 +81,36 @@ def test_every_route_and_every_error_is_on_its_page() -> None:
     routes, errors = ((ROOT / "docs" / page).read_text("utf-8") for page in ("routes.md", "errors.md"))
     assert [route for route in ROUTES if f"| `{route.method}` | `{route.path}` |" not in routes] == []
     assert [code for code, row in ERRORS.items() if f"| {row.status} | `{code}` |" not in errors] == []
+
+
+def test_every_option_is_on_its_page_with_its_variable_and_whether_it_needs_a_restart() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    for table, keys in options().items():
+        section = text.split(f"\n## [{table}]\n")[1].split("\n## ")[0]
+        for key in keys:
+            if (table, key) == ("auth", "jwt"):
+                continue
+            row = next(line for line in section.splitlines() if line.startswith(f"| `{key}` |"))
+            assert f"`OLLAMA_PROXY_{table.upper()}__{key.upper()}`" in row
+            assert row.endswith("| after a restart |") == (f"{table}.{key}" in NEED_A_RESTART), row
+            explanation = section.split(f"\n### {table}.{key}\n")[1].split("\n### ")[0]
+            assert len(explanation.strip()) > 20, key
+    for key in JwtTable.model_fields:
+        assert len(text.split(f"\n### auth.jwt.{key}\n")[1].split("\n### ")[0].strip()) > 10, key
+
+
+def test_the_questions_on_the_page_of_metrics_are_ones_that_prometheus_understands(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        cannot_run("there is no promtool; on Debian, apt-get install --no-install-recommends prometheus")
+    asked = re.findall(r"^```promql\n(.*?)^```$", METRICS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(asked) > 10
+    rules = [{"record": f"question:{number}", "expr": expr} for number, expr in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "docs", "rules": rules}]}))
+    done = subprocess.run(
+        [promtool, "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # Commands
@@ -109,6 +149,7 @@ def test_the_documents_show_command_lines() -> None:
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_line_is_one_that_the_program_takes(line: str) -> None:
     synopsis = "[" in line
+    line = re.split(r" [>|] ", line)[0]  # what the shell does with its output
     words = shlex.split(line.replace("...", "").translate(str.maketrans("[]", "  ")))[1:]
     command, names, rest = find_command(words)
     assert names, f"no such command: {line}"
@@ -150,6 +191,72 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 def slug(heading: str) -> str:
     """The anchor that a heading gets."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_alert_leads_to_its_steps() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text("utf-8"))
+    alerts = {
+        rule["alert"]: rule["annotations"]["runbook"]
+        for group in rules["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    incidents = OPERATIONS.read_text("utf-8").split("\n## Incidents\n")[1]
+    steps = {slug(part.partition("\n")[0]): part for part in incidents.split("\n### ")[1:]}
+    assert alerts
+    for alert, runbook in alerts.items():
+        page, _, anchor = runbook.partition("#")
+        assert page == "docs/operations.md"
+        assert f"`{alert}`" in steps[anchor], alert
+
+
+def test_the_figures_for_sizing_are_those_that_were_measured() -> None:
+    """Rounded, and within a quarter, since every run of the benchmark has others."""
+    measured = dict(re.findall(r"^\| (\w.*?) +\| ([\d.]+ \S+) ", benchmarks(), re.MULTILINE))
+    told = OPERATIONS.read_text("utf-8").split("\n## Sizing\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\w.*?) \| ([\d.]+) (\S+) \|$", told, re.MULTILINE)
+    assert len(rows) > 5
+    for figure, value, unit in rows:
+        number, its_unit = measured[figure].split()
+        assert (unit, float(value)) == (its_unit, pytest.approx(float(number), rel=0.25)), figure
+
+
+def benchmarks() -> str:
+    return (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+
+
+def test_the_lines_of_the_log_are_shown_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```$", OPERATIONS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    shown = [json.loads(line) for block in blocks for line in block.splitlines()]
+    asked = Entry(b"1", "::1", "GET", "/", 200, None, None, None, 0, 0, 0.0, 0.0, 0.0, None, None, "ok")
+    requests = [line for line in shown if "event" not in line]
+    audits = [line for line in shown if "event" in line]
+    assert requests
+    assert audits
+    for line in requests:
+        assert list(line) == list(json.loads(as_json(asked, 0.0)))
+    for line in audits:
+        assert list(line) == ["time", "event", "level", "logger", "message", *audited(line["action"], caplog)]
+
+
+def audited(action: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The members of an audit line of this kind."""
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    audit = Audit()
+    _, key = issue("laptop", 0)
+    _, other = issue("laptop", 1)
+    audit.keys({}, {key.id: key})
+    audit.keys({key.id: key}, {key.id: replace(key, cloud=True)})
+    audit.keys({key.id: key}, {key.id: replace(key, secrets=other.secrets)})
+    audit.keys({key.id: key}, {})
+    audit.configured([], [])
+    audit.configuration_refused([])
+    audit.refused("invalid_credentials", "::1", b"1", None, None)
+    told = {record.fields["action"]: list(record.fields) for record in caplog.records}  # type: ignore[attr-defined]
+    text = OPERATIONS.read_text("utf-8")
+    assert [name for name in told if f"`{name}`" not in text] == []
+    return told[action]
 
 
 @every_page
@@ -230,6 +337,7 @@ class Running:
     folder: Path
     port: int
     ops_port: int
+    upstream: str
     pasted: str
 
     def run(self, language: str, code: str) -> subprocess.CompletedProcess[str]:
@@ -241,7 +349,14 @@ class Running:
         return subprocess.run(
             [*programs[language], code],
             cwd=self.folder,
-            env={"PATH": os.pathsep.join(folders), "HOME": str(self.folder)},
+            env={
+                "PATH": os.pathsep.join(folders),
+                "HOME": str(self.folder),
+                # The configuration that the documents name has the documents' ports.
+                "OLLAMA_PROXY_LISTEN__ADDRESS": f"127.0.0.1:{self.port}",
+                "OLLAMA_PROXY_OPS__ADDRESS": f"127.0.0.1:{self.ops_port}",
+                "OLLAMA_PROXY_UPSTREAM__URL": self.upstream,
+            },
             capture_output=True,
             text=True,
             timeout=60,
@@ -297,7 +412,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         ports = first_match(said, r"https://localhost:(\d+), metrics at http://127\.0\.0\.1:(\d+)/")
         pasted = first_match(printed, "^curl .+")[0]
         wait_until_ready(f"http://127.0.0.1:{ports[2]}/readyz")
-        yield Running(folder, int(ports[1]), int(ports[2]), pasted)
+        yield Running(folder, int(ports[1]), int(ports[2]), url, pasted)
 
 
 def wait_until_ready(url: str) -> None:
@@ -342,9 +457,52 @@ def test_every_snippet_that_is_marked_as_tested_works(snippet: Snippet, running:
     assert snippet.prints in done.stdout
 
 
-def test_every_metric_that_the_documents_name_exists(running: Running) -> None:
+def exposed_by(running: Running) -> set[str]:
     done = running.run("sh", "curl -s http://127.0.0.1:9464/metrics")
-    exposed = set(re.findall(r"^# TYPE (\w+)", done.stdout, re.MULTILINE))
-    named = {code for page in PAGES for code in code_in(page) if re.fullmatch(r"ollama_proxy_\w*[a-z]", code)}
+    return set(re.findall(r"^# TYPE (\w+)", done.stdout, re.MULTILINE))
+
+
+def test_every_metric_that_the_documents_name_exists(running: Running) -> None:
+    exposed = exposed_by(running)
+    samples = {f"{name}{part}" for name in exposed for part in ("", "_bucket", "_count", "_sum")}
+    code = {code for page in PAGES for code in code_in(page)}
+    named = {
+        name
+        for text in code
+        for name in re.findall(r"\b(?:ollama_proxy|gen_ai_server|gen_ai_client)_\w*[a-z]\b", text)
+    }
     assert named
-    assert named <= exposed
+    assert named - samples == set()
+
+
+def test_the_page_of_metrics_has_every_metric_that_is_exposed_and_no_other(running: Running) -> None:
+    headings = re.findall(r"^### (\w+)$", METRICS.read_text("utf-8"), re.MULTILINE)
+    assert sorted(headings) == sorted(exposed_by(running))
+
+
+def test_a_backup_is_restored_into_a_running_proxy(running: Running) -> None:
+    if shutil.which("sqlite3") is None:
+        cannot_run("there is no sqlite3; on Debian, apt-get install sqlite3")
+    back_up, restore = (
+        re.findall(rf"<!-- tested: {name} -->\n```sh\n(.*?)```", OPERATIONS.read_text("utf-8"), re.DOTALL)[0]
+        for name in ("back up", "restore")
+    )
+    ask = "curl -s --cacert data/tls.crt https://localhost:8443/api/version -H 'Authorization: Bearer KEY'"
+    create = f"{PROGRAM} keys create NAME --config config/config.toml"
+    before = running.run("sh", create.replace("NAME", "before")).stdout.strip()
+    done = running.run("sh", back_up)
+    assert done.stdout == "ok\n", done.stderr
+    assert (running.folder / "backup.db").stat().st_mode & 0o077 == 0
+    after = running.run("sh", create.replace("NAME", "after")).stdout.strip()
+    wait_for(lambda: "version" in running.run("sh", ask.replace("KEY", after)).stdout)
+    assert running.run("sh", restore).returncode == 0
+    wait_for(lambda: "invalid_credentials" in running.run("sh", ask.replace("KEY", after)).stdout)
+    assert '"version"' in running.run("sh", ask.replace("KEY", before)).stdout
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    """A running proxy follows its store within 2 seconds."""
+    deadline = time.monotonic() + 5
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -106,11 +106,14 @@ def quickstart(*options: str, data: str = "data", listen: str = "127.0.0.1:0") -
     return [sys.executable, "-m", "proxy", "quickstart", "--data", data, "--listen", listen, *options]
 
 
-@pytest.fixture
-def ollama(start: Start) -> str:
+@pytest.fixture(scope="module")
+def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of something that answers like Ollama, 50 tokens a second."""
     simulator = [sys.executable, "-m", "proxy.simulator", "--listen", "127.0.0.1:0"]
-    return start(*simulator, "--tokens-per-second", "50").said(r"http://127\.0\.0\.1:\d+")[0]
+    running = Running([*simulator, "--tokens-per-second", "50"], tmp_path_factory.mktemp("simulator"))
+    yield running.said(r"http://127\.0\.0\.1:\d+")[0]
+    running.process.kill()
+    running.process.wait()
 
 
 def paste(line: str, *prefix: str) -> list[float]:

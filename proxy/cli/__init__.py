@@ -79,13 +79,17 @@ def serve(config: ConfigFile = None) -> None:
 
     Next: 'ollama-auth-proxy keys create NAME' makes a key for each client.
     """
-    loaded = load_config(config)
-    from proxy.app import serve as run
     from proxy.config import file_to_read, load
-    from proxy.replica import Source
+    from proxy.config.follow import files_of, signatures
 
     file, environ = file_to_read(config, os.environ), dict(os.environ)
-    raise typer.Exit(run(loaded, Source(file, lambda: load(file, environ))))
+    first = signatures([file])
+    loaded = load_config(config)
+    first |= signatures(files_of(loaded))
+    from proxy.app import serve as run
+    from proxy.replica import Source
+
+    raise typer.Exit(run(loaded, Source(file, lambda: load(file, environ), first)))
 
 
 @app.command()

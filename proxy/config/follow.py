@@ -33,6 +33,7 @@ async def follow(
     asked: asyncio.Event,
     on_change: Callable[[Config], None],
     on_fault: Callable[[ConfigError], None],
+    first: Signatures | None = None,
 ) -> NoReturn:
     """Hands on each new configuration without a fault, and every fault of one that has some.
 
@@ -41,9 +42,11 @@ async def follow(
 
     ``config`` is the one in force, read from ``file`` by ``load``, which raises ConfigError and may block.
     ``asked`` is set to have it read at once, changed or not. ``on_change`` may raise ConfigError too.
+    ``first`` are the `signatures` from before the files were read; without them it is from now on.
     """
     seen = await asyncio.to_thread(signatures, [file, *files_of(config)])
-    read = seen
+    # A file that was not there is none that was read: the proxy has made its own certificate since.
+    read = seen if first is None else {path: first.get(path) or seen[path] for path in seen}
     refused = ""
     while True:
         at_once = await _wait(asked)

@@ -42,7 +42,8 @@ def own_addresses(upstream: UpstreamUrl) -> tuple[bool, list[IPAddress]]:
     found: set[IPAddress] = set()
     with suppress(OSError):
         for *_, where in socket.getaddrinfo(upstream.host, upstream.port, type=socket.SOCK_STREAM):
-            found.add(ip_address(str(where[0]).partition("%")[0]))
+            address = ip_address(str(where[0]).partition("%")[0])
+            found.add(getattr(address, "ipv4_mapped", None) or address)
     here = any(address.is_loopback or address in own for address in found)
     return here, [address for address in own if not address.is_loopback]
 

@@ -14,6 +14,7 @@ import httpx
 
 from proxy.config import Config
 from proxy.config.values import Address
+from proxy.doctor.bounded import in_thread
 from proxy.doctor.findings import Finding, error, note, ok, warning
 
 TIMEOUT = 3.0
@@ -47,8 +48,11 @@ def near(address: Address) -> Address:
     return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)
 
 
-async def ask_public(address: Address, *, tls: bool) -> Seen:
-    """Ask for /, without a credential. Every answer of the proxy has an X-Request-Id."""
+async def ask_public(address: Address, *, tls: bool, closed: bool = False) -> Seen:
+    """Ask for /, without a credential. Every answer of the proxy has an X-Request-Id.
+
+    ``closed`` says that clients need a certificate: then a server that hangs up is what we look for.
+    """
     options: dict[str, Any] = {}
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -65,21 +69,31 @@ async def ask_public(address: Address, *, tls: bool) -> Seen:
     connection = writer.get_extra_info("ssl_object")
     certificate = connection.getpeercert(binary_form=True) if connection else None
     protocol = connection.selected_alpn_protocol() if connection else None
-    state = State.SILENT
     try:
+        if closed and await _hangs_up(reader):
+            return Seen(State.CLOSED, certificate, protocol)
+        state = State.SILENT
         async with asyncio.timeout(TIMEOUT):
             writer.write(b"HEAD / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % _host(address))
             head = await reader.read(_LARGEST_HEAD)
             if head.startswith(b"HTTP/1.1 "):
                 state = State.PROXY if b"\r\nx-request-id:" in head.lower() else State.FOREIGN
-    except ssl.SSLError as fault:
-        if "CERTIFICATE_REQUIRED" in str(fault) or "CERTIFICATE REQUIRED" in str(fault).upper():
-            state = State.CLOSED
     except (TimeoutError, OSError):
-        pass
+        state = State.SILENT
     finally:
         writer.transport.abort()
     return Seen(state, certificate, protocol)
+
+
+async def _hangs_up(reader: asyncio.StreamReader) -> bool:
+    """Before a word of ours: in TLS 1.3 a server refuses only after our side of the handshake has ended."""
+    try:
+        async with asyncio.timeout(TIMEOUT / 5):
+            return not await reader.read(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def _host(address: Address) -> bytes:
@@ -102,8 +116,10 @@ def try_to_bind(address: Address) -> int:
     return 0
 
 
-def judge_public(seen: Seen, address: Address, file: bytes | None, bind: int) -> Iterator[Finding]:
-    """``file`` is the certificate of the configuration, None where TLS is off; ``bind`` is an errno."""
+def judge_public(
+    seen: Seen, address: Address, file: bytes | None, *, tls: bool, bind: int
+) -> Iterator[Finding]:
+    """``file`` is the certificate of the configuration, where there is one; ``bind`` is an errno."""
     match seen.state:
         case State.NOBODY:
             yield from judge_bind(bind, "listen.address", address)
@@ -115,7 +131,7 @@ def judge_public(seen: Seen, address: Address, file: bytes | None, bind: int) ->
                 )
             return
         case State.SILENT:
-            expected = "HTTP" if file is None else "TLS"
+            expected = "TLS" if tls else "HTTP"
             yield error(
                 "port_taken",
                 f"what listens on {address} does not answer {expected} as this proxy does",
@@ -199,7 +215,7 @@ class OpsSeen(NamedTuple):
 
 async def ask_ops(address: Address) -> OpsSeen:
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=TIMEOUT) as client:
             document = (await client.get(f"http://{near(address)}/readyz")).json()
     except httpx.ConnectError:
         return OpsSeen(False)
@@ -250,17 +266,22 @@ async def check(config: Config, certificate: bytes | None) -> tuple[list[Finding
             note("port_unknown", "listen.address has port 0, any free one: nothing can be asked there")
         )
     else:
-        bind = _bind(listen)
+        bind = await in_thread(lambda: _bind(listen), TIMEOUT)
         away = bind == errno.EADDRNOTAVAIL
-        seen = Seen(State.NOBODY) if away else await ask_public(near(listen), tls=config.tls.mode != "off")
+        tls = config.tls.mode != "off"
+        seen = (
+            Seen(State.NOBODY)
+            if away
+            else await ask_public(near(listen), tls=tls, closed=config.tls.client_auth == "required")
+        )
         running = seen.state in (State.PROXY, State.CLOSED)
-        findings += judge_public(seen, listen, certificate, bind)
+        findings += judge_public(seen, listen, certificate, tls=tls, bind=bind)
     if ops.port == 0:
         findings.append(
             note("port_unknown", "ops.address has port 0, any free one: nothing can be asked there")
         )
     else:
-        bind = _bind(ops)
+        bind = await in_thread(lambda: _bind(ops), TIMEOUT)
         answer = OpsSeen(False) if bind == errno.EADDRNOTAVAIL else await ask_ops(ops)
         findings += judge_ops(answer, ops, running=running, bind=bind)
     return findings, running

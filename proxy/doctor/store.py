@@ -26,14 +26,14 @@ TIMEOUT = 4 * PATIENCE
 
 
 class Seen(NamedTuple):
-    """``whole`` is None where the check took too long; ``fault`` ends the look at the file."""
+    """``checked`` says that there was time for the whole file; ``fault`` is what ended the look at it."""
 
     there: bool
     free: int | None
     schema: str | None = None
     fault: str = ""
     damage: str = ""
-    whole: bool | None = True
+    checked: bool = True
     keys: Found | None = None
 
 
@@ -44,13 +44,15 @@ def look(path: Path) -> Seen:
         return Seen(False, free)
     schema: str | None = None
     try:
-        with explained(path):
+        # The connection that writes is closed last, and takes the log and its index away, as it found none.
+        with explained(path), closing(_connect(path)) as database:
+            database.execute("SELECT name FROM sqlite_master").fetchall()
             schema = revision(path)
             if schema != HEAD:
                 return Seen(True, free, schema)
-            _try_to_write(path)
-            damage, whole = _quick_check(path)
-            return Seen(True, free, schema, damage=damage, whole=whole, keys=_keys(path))
+            _try_to_write(database)
+            damage, checked = _quick_check(database)
+            return Seen(True, free, schema, damage=damage, checked=checked, keys=_keys(database))
     except StoreError as fault:
         return Seen(True, free, schema, fault=str(fault))
 
@@ -64,38 +66,37 @@ def _free(path: Path) -> int | None:
     return status.f_bavail * status.f_frsize
 
 
-def _try_to_write(path: Path) -> None:
-    """Changes a page, and takes it back. Raises sqlite3.Error."""
-    with closing(_connect(path, "rw")) as database:
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            database.execute("UPDATE alembic_version SET version_num = version_num")
-        finally:
-            database.execute("ROLLBACK")
+def _try_to_write(database: sqlite3.Connection) -> None:
+    """Changes a row, and takes it back. Raises sqlite3.Error."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute("UPDATE alembic_version SET version_num = version_num")
+    finally:
+        database.execute("ROLLBACK")
 
 
-def _quick_check(path: Path) -> tuple[str, bool | None]:
-    """What is damaged, and whether that is known of the whole file."""
+def _quick_check(database: sqlite3.Connection) -> tuple[str, bool]:
+    """What is damaged, and whether there was time to look at the whole file."""
     deadline = time.monotonic() + PATIENCE
-    with closing(_connect(path, "ro")) as database:
-        database.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
-        try:
-            ((result,),) = database.execute("PRAGMA quick_check(1)").fetchall()
-        except sqlite3.OperationalError as fault:
-            if fault.sqlite_errorname == "SQLITE_INTERRUPT":
-                return "", None
-            raise
+    database.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
+    try:
+        ((result,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+    except sqlite3.OperationalError as fault:
+        if fault.sqlite_errorname == "SQLITE_INTERRUPT":
+            return "", False
+        raise
+    finally:
+        database.set_progress_handler(None, 0)
     return ("", True) if result == "ok" else (str(result)[:200], True)
 
 
-def _keys(path: Path) -> Found:
-    with closing(_connect(path, "ro")) as database:
-        database.text_factory = lambda stored: stored.decode("utf-8", "surrogateescape")
-        return keys_from_rows(database.execute(ALL))
+def _keys(database: sqlite3.Connection) -> Found:
+    database.text_factory = lambda stored: stored.decode("utf-8", "surrogateescape")
+    return keys_from_rows(database.execute(ALL))
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri(path, mode), uri=True, timeout=PATIENCE, isolation_level=None)
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(uri(path, "rw"), uri=True, timeout=PATIENCE, isolation_level=None)
 
 
 def judge(seen: Seen, path: Path) -> Iterator[Finding]:
@@ -122,7 +123,7 @@ def judge(seen: Seen, path: Path) -> Iterator[Finding]:
         )
     else:
         yield ok("store_writable", f"the store {path} can be written, and has schema {seen.schema}")
-        if seen.whole is None:
+        if not seen.checked:
             yield note(
                 "store_check_too_long",
                 f"the store {path} is too large to be checked for damage within {PATIENCE:g} s",

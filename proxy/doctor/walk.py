@@ -83,7 +83,7 @@ def judge_warnings(warnings: Iterable[str]) -> list[Finding]:
 async def _proxy(config: Config, file: Path) -> AsyncIterator[Finding]:
     """Listeners, the process behind them and what belongs to it."""
     served = None if config.tls.mode == "off" else certificate.in_der(config.tls.certificate)
-    found = await _bounded("the listeners", 4 * listeners.TIMEOUT, listeners.check(config, served))
+    found = await _bounded("the listeners", 5 * listeners.TIMEOUT, listeners.check(config, served))
     running = False
     if isinstance(found, Finding):
         yield found

@@ -77,6 +77,9 @@ def _second(now: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
 
 
+_NO_TOKENS = '"input_tokens":null,"output_tokens":null'
+
+
 def as_json(entry: Entry, epoch: float) -> str:
     """Written by hand as it is done for every request; ``epoch`` is monotonic time zero in unix seconds.
 
@@ -100,14 +103,17 @@ def as_json(entry: Entry, epoch: float) -> str:
         )
     )
     first_byte = f"{(first - started) * 1000:.3f}" if first else "null"
-    model = "null" if entry.model is None else f'"{entry.model}"'
-    read = "null" if entry.input_tokens is None else entry.input_tokens
-    written = "null" if entry.output_tokens is None else entry.output_tokens
+    model, tokens = "null", _NO_TOKENS
+    if entry.model is not None:
+        model = f'"{entry.model}"'
+        read = "null" if entry.input_tokens is None else entry.input_tokens
+        written = "null" if entry.output_tokens is None else entry.output_tokens
+        tokens = f'"input_tokens":{read},"output_tokens":{written}'
     return (
         f'{{"time":"{timestamp(epoch + entry.ended_at)}","request_id":"{request_id}",{what},"model":{model},'
         f'"received_bytes":{entry.received},"sent_bytes":{entry.sent},'
         f'"duration_ms":{(entry.ended_at - started) * 1000:.3f},"queue_ms":0,"first_byte_ms":{first_byte},'
-        f'"input_tokens":{read},"output_tokens":{written},"outcome":"{entry.outcome}"}}\n'
+        f'{tokens},"outcome":"{entry.outcome}"}}\n'
     )
 
 

@@ -50,6 +50,9 @@ class Cost(NamedTuple):
     broken: bool = False
 
 
+NO_COST = Cost(None)
+
+
 class Meter:
     """``models`` are those that Ollama lists."""
 
@@ -80,30 +83,39 @@ class Meter:
         ``asked`` is the model that the request names, where that is known; else the answer tells. Times are
         of `time.monotonic`.
         """
-        model, usage, broken = self.label(route, asked), _UNKNOWN, False
-        torn = relay.failure or relay.left_in
-        if route.metered and relay.status == 200 and relay.sent and not (torn and _is_one(relay)):
-            tail = relay.tail[-LONGEST_TAIL:]
-            usage = read_usage(route, relay.content_type, tail, relay.lines, len(tail) == relay.sent)
-            model = self.models.label(asked or model_in(route, relay.first, tail))
-            broken = outcome == "ok" and not usage.complete and _breaks_off(route, relay.content_type, tail)
         key = who.key_name if who.key_id is not None and who.key_name is not None else who.auth
-        read, written, seconds = usage.input_tokens, usage.output_tokens, ended_at - started_at
+        seconds = ended_at - started_at
+        if not route.metered:
+            model = None if asked is None else self.models.label(asked)
+            if relay.forwarded_at:
+                self._ledger.add(time.time(), who.key_id, key, model, route.path, None, None, seconds)
+            return NO_COST if model is None else Cost(model)
+        usage, broken = _UNKNOWN, False
+        torn = relay.failure or relay.left_in
+        if relay.status == 200 and relay.sent and not (torn and _is_one(relay)):
+            tail = relay.tail[-LONGEST_TAIL:]
+            whole = len(tail) == relay.sent
+            usage = read_usage(route, relay.content_type, tail, relay.lines, whole)
+            # The first piece may be as short as a byte.
+            model = self.models.label(asked or model_in(route, tail if whole else relay.first, tail))
+            broken = outcome == "ok" and not usage.complete and _breaks_off(route, relay.content_type, tail)
+        else:
+            model = self.models.label(asked)
+        read, written = usage.input_tokens, usage.output_tokens
         if relay.forwarded_at:
             self._ledger.add(time.time(), who.key_id, key, model, route.path, read, written, seconds)
-        if route.metered and model is not None:
-            if read is not None or written is not None:
-                self._metrics.tokens_used(key, model, read or 0, written or 0)
-            if usage.load_seconds is not None:
-                self._metrics.model_loaded(model, usage.load_seconds)
-            operation = OPERATIONS.get(route.path)
-            if operation is not None:
-                counted = self._metrics.of_model(operation, model)
-                counted.finished(_error_type(relay, outcome, broken), seconds, request_id)
-                if read is not None:
-                    counted.input.observe(read)
-                if operation != "embeddings":
-                    _observe_output(counted, relay, usage, started_at, ended_at, request_id)
+        if read is not None or written is not None:
+            self._metrics.tokens_used(key, model, read or 0, written or 0)
+        if usage.load_seconds is not None:
+            self._metrics.model_loaded(model, usage.load_seconds)
+        operation = OPERATIONS.get(route.path)
+        if operation is not None:
+            counted = self._metrics.of_model(operation, model)
+            counted.finished(_error_type(relay, outcome, broken), seconds, request_id)
+            if read is not None:
+                counted.input.observe(read)
+            if operation != "embeddings":
+                _observe_output(counted, relay, usage, started_at, ended_at, request_id)
         return Cost(model, read, written, broken)
 
 

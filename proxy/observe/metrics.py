@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from proxy.errors import COUNTED_AS_DENIED, ERRORS
 from proxy.policy.routes import OTHER, ROUTES
 
 DURATION_BUCKETS = (
@@ -161,12 +162,12 @@ class Metrics(Collector):
         self._version = version
         self.routes = {path: RouteMetrics(path) for path in [*dict.fromkeys(r.path for r in ROUTES), OTHER]}
         self.added_latency = Histogram(LATENCY_BUCKETS)
-        self.queue_wait = Histogram(DURATION_BUCKETS)
         self.models: dict[tuple[str, str], ModelMetrics] = {}
         self.model_loads: dict[str, Histogram] = {}
         self.tokens: dict[tuple[str, str], list[int]] = {}
         self.reload = Reload(True, 0.0)
-        self.denied: dict[str, int] = {}
+        # All begin at 0: the first of a kind would be no increase for Prometheus.
+        self.denied = dict.fromkeys((c for c, row in ERRORS.items() if row.status in COUNTED_AS_DENIED), 0)
         self.disconnects = dict.fromkeys(("upload", "queue", "waiting", "streaming"), 0)
         self.upstream_failures = dict.fromkeys(("connect", "reset", "truncated", "malformed"), 0)
         self.upstream_up: dict[str, bool] = {}
@@ -271,7 +272,8 @@ class Metrics(Collector):
             "ollama_proxy_queue_wait_seconds",
             "Time that forwarded requests spent in the proxy's own queue. This version has none.",
         )
-        waits.add_metric([], self.queue_wait.buckets(), self.queue_wait.total)
+        forwarded = sum(self.added_latency.counts)
+        waits.add_metric([], [(bound, forwarded) for bound, *_ in Histogram(DURATION_BUCKETS).buckets()], 0.0)
         yield waits
 
     def _by_model(self) -> Iterator[Metric]:

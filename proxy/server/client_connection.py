@@ -406,6 +406,7 @@ class ClientConnection(HttpToolsProtocol):
             and self.reading == IDLE
             and not self.waiting
             and now - max(self.since, self.last_data) > quiet
+            and not _in_kernel(self.transport, termios.FIONREAD)  # where we were slow, it may wait there
         ):
             self.transport.close()
 
@@ -414,7 +415,7 @@ class ClientConnection(HttpToolsProtocol):
         shared = self.shared
         unsent = self.transport.get_write_buffer_size()
         if unsent:
-            unsent += _unacknowledged(self.transport)
+            unsent += _in_kernel(self.transport, termios.TIOCOUTQ)
         if unsent != self.unsent:
             self.unsent = unsent
             self.unsent_since = now
@@ -464,14 +465,14 @@ def _name_and_end(certificate: Mapping[str, Any] | None) -> tuple[str, float] | 
     return names[0] if len(names) == 1 else "", ends
 
 
-def _unacknowledged(transport: asyncio.Transport) -> int:
-    """Bytes that the kernel still keeps for the client, see SIOCOUTQ in tcp(7).
+def _in_kernel(transport: asyncio.Transport, queue: int) -> int:
+    """Bytes that the kernel keeps: FIONREAD of the client's for us, TIOCOUTQ of ours for the client, tcp(7).
 
-    Its buffer is megabytes and tells us of room only when a third of it is free, so a slow client moves
-    here long before it moves in ours.
+    The latter because the kernel's buffer is megabytes and tells us of room only when a third of it is free,
+    so a slow client moves here long before it moves in ours.
     """
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return 0
-    (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))
+    (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), queue, b"\0" * 4))
     return int(size)

@@ -72,7 +72,6 @@ def busy() -> Metrics:
     metrics.certificate_expiry = lambda: 1_800_000_000.0
     metrics.log_lines_dropped = lambda: 3
     metrics.open_connections = lambda: 7
-    metrics.queue_wait.observe(0.0)
     metrics.tokens_used("laptop", "smollm2:135m", 9, 16)
     metrics.model_loaded("smollm2:135m", 0.03)
     model = metrics.of_model("chat", "smollm2:135m")

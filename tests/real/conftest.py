@@ -1,8 +1,8 @@
 """A proxy over TLS in front of a real Ollama.
 
 Ollama is the one at OLLAMA_TEST_URL, else at http://127.0.0.1:11434. Without one these tests are skipped,
-but with CI=true they fail. They ask a model that is there, and change nothing but models of their own, whose
-names begin with `oap-test-`.
+but with CI=true they fail. They use the weights of a model that is there, and change nothing but models of
+their own, whose names begin with `oap-test-`.
 """
 
 from __future__ import annotations
@@ -29,26 +29,42 @@ numbers = count()
 
 @dataclass(frozen=True)
 class Ollama:
-    """Where Ollama listens, and the smallest of its models that can answer."""
+    """Where Ollama listens, and a model that answers on one thread.
+
+    Ollama takes a thread for each processor, and they wait for each other without sleeping: with other tests
+    on the same machine it would answer ten times as slowly.
+    """
 
     url: str
     model: str
 
 
 @pytest.fixture(scope="session")
-def ollama() -> Ollama:
+def ollama() -> Iterator[Ollama]:
     url = os.environ.get("OLLAMA_TEST_URL", DEFAULT_URL).rstrip("/")
     try:
-        with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
-            models = client.get("/api/tags").raise_for_status().json()["models"]
-            for model in sorted(models, key=lambda entry: int(entry["size"])):
-                name = str(model["name"])
-                shown = client.post("/api/show", json={"model": name}).json()
-                if not name.startswith(OWN_MODELS) and "completion" in shown.get("capabilities", ()):
-                    return Ollama(url, name)
-    except httpx.HTTPError as error:
+        with httpx.Client(base_url=url, trust_env=False, timeout=ANSWER_TIMEOUT) as client:
+            name = f"{OWN_MODELS}one-thread:{os.getpid()}"
+            made = {"model": name, "from": _smallest_model(client), "parameters": {"num_thread": 1}}
+            client.post("/api/create", json={**made, "stream": False}).raise_for_status()
+            yield Ollama(url, name)
+            client.request("DELETE", "/api/delete", json={"model": name}).raise_for_status()
+    except httpx.TransportError as error:
         cannot_run(f"no Ollama answers at {url} ({type(error).__name__}); name one with OLLAMA_TEST_URL")
-    cannot_run(f"the Ollama at {url} has no model that can answer; fetch one with 'ollama pull smollm2:135m'")
+
+
+def _smallest_model(client: httpx.Client) -> str:
+    """The smallest of its models that can answer."""
+    models = client.get("/api/tags").raise_for_status().json()["models"]
+    for model in sorted(models, key=lambda entry: int(entry["size"])):
+        name = str(model["name"])
+        shown = client.post("/api/show", json={"model": name}).json()
+        if not name.startswith(OWN_MODELS) and "completion" in shown.get("capabilities", ()):
+            return name
+    cannot_run(
+        f"the Ollama at {client.base_url} has no model that can answer; "
+        "fetch one with 'ollama pull smollm2:135m'"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,46 @@ def test_a_request_on_a_kept_connection_is_still_served_and_then_closed(
     assert site.exit_code() == 0
 
 
+def test_a_request_that_meets_the_end_is_served(start_site: StartSite, keys: Keys) -> None:
+    """Nothing else is in flight: only the connections, new and kept, whose requests are on their way."""
+    site = start_site()
+    fresh, kept = site.connect(), site.connect()
+    assert kept.request(request("GET", "/api/tags", keys.read)).status == 200
+    site.terminate()
+    wait_until_refused(site)
+    time.sleep(0.1)
+    for client in (fresh, kept):
+        answer = client.request(request("GET", "/api/tags", keys.read))
+        assert (answer.status, answer.header("connection")) == (200, "close")
+        client.end(5)
+    assert site.exit_code() == 0
+
+
+def test_who_is_connected_but_not_yet_accepted_is_served(start_site: StartSite, keys: Keys) -> None:
+    """The connection is in the kernel's queue when the signal comes, its TLS handshake still to be done."""
+    site = start_site()
+    site.process.send_signal(signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", site.port), 5) as raw:
+        site.terminate()
+        site.process.send_signal(signal.SIGCONT)
+        wait_until_refused(site)
+        assert site.trust
+        with site.trust.wrap_socket(raw, server_hostname="localhost") as wrapped:
+            wrapped.sendall(request("GET", "/api/tags", keys.read))
+            assert wrapped.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert site.exit_code() == 0
+
+
+def test_a_handshake_that_does_not_go_on_does_not_hold_the_end_up(start_site: StartSite) -> None:
+    site = start_site()
+    with socket.create_connection(("127.0.0.1", site.port), 5):
+        time.sleep(0.1)
+        started = time.monotonic()
+        site.terminate()
+        assert site.exit_code() == 0
+        assert time.monotonic() - started < 5
+
+
 def test_idle_connections_do_not_hold_the_end_up(start_site: StartSite, keys: Keys) -> None:
     site = start_site(listen={"drain_timeout": "60s"})
     clients = [site.connect() for _ in range(5)]
