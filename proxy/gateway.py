@@ -40,6 +40,10 @@ CLIENT_LEFT = 499
 """The status in metrics and log of a request whose client left before the end (nginx's number)."""
 
 
+WAITS_FOR_KEYS = 2
+"""How often a request waits for the keys of its JWT's issuer: again where a reload came in between."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What a reload can change; a request keeps to those it began under.
@@ -118,11 +122,13 @@ class Gateway:
                 now = time.time()
                 presented = self._presented(exchange, path_key, now)
                 known = self._authenticator.authenticate(presented, now)
-                if not isinstance(known, Identity):
-                    await known  # the keys of a JWT's issuer are being fetched
+                for _ in range(WAITS_FOR_KEYS):
+                    if isinstance(known, Identity):
+                        break
+                    await known
                     known = self._authenticator.authenticate(presented, time.time())
-                    if not isinstance(known, Identity):
-                        raise credentials.invalid()
+                if not isinstance(known, Identity):
+                    raise credentials.invalid()
                 identity = known
             if route is None:
                 raise no_route(raw_path)

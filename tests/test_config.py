@@ -6,9 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -538,16 +540,24 @@ except ConfigError as error:
 """
 
 
-def test_files_that_another_user_owns_are_faults_and_no_traceback(tmp_path: Path) -> None:
-    """Run as a user without rights, because root may read and write everything."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+@pytest.fixture
+def seen_by_all() -> Iterator[Path]:
+    """A folder that every user may look into; `tmp_path` lies in one that is closed to others."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
         folder.chmod(0o755)
-    closed = tmp_path / "closed"
+        yield folder
+
+
+def test_files_that_another_user_owns_are_faults_and_no_traceback(seen_by_all: Path) -> None:
+    """Run as a user without rights, because root may read and write everything."""
+    closed = seen_by_all / "closed"
     closed.mkdir()
-    (tmp_path / "token").write_text("s3cret")
-    (tmp_path / "token").chmod(0)
+    (seen_by_all / "token").write_text("s3cret")
+    (seen_by_all / "token").chmod(0)
     text = '[ops]\ntoken_file = "token"\n[store]\nurl = "sqlite:///closed/sub/keys.db"'
-    file = write(tmp_path, text + '\n[tls]\ncertificate = "closed/tls.crt"\nprivate_key = "closed/tls.key"')
+    text += '\n[tls]\ncertificate = "closed/tls.crt"\nprivate_key = "closed/tls.key"'
+    file = write(seen_by_all, text)
     closed.chmod(0)
     try:
         done = subprocess.run(
@@ -560,7 +570,7 @@ def test_files_that_another_user_owns_are_faults_and_no_traceback(tmp_path: Path
     finally:
         closed.chmod(0o700)
     assert done.stderr == ""
-    beginnings = [line.replace(f"{tmp_path}/", "").partition(";")[0] for line in done.stdout.splitlines()]
+    beginnings = [line.replace(f"{seen_by_all}/", "").partition(";")[0] for line in done.stdout.splitlines()]
     assert beginnings == [
         "config.toml: ops.token_file: the file cannot be read: permission denied",
         "config.toml: tls.certificate: the folder closed cannot be written",

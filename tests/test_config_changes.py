@@ -16,7 +16,7 @@ from proxy.config import Config, ConfigError, load
 from proxy.config import follow as following
 from proxy.config.changes import NEED_A_RESTART, changed, waiting
 from proxy.config.fault import Fault
-from proxy.config.follow import files_of, follow, signatures
+from proxy.config.follow import Signatures, files_of, follow, signatures
 from tests.certificates import ec_key, write_pair
 
 EMPTY: dict[str, str] = {}
@@ -131,6 +131,7 @@ class Seen:
         self.found: list[Config | str] = []
         self.loads = 0
         self.refuse = ""
+        self.first: Signatures | None = None
         self.config = config(folder, text)
 
     def load(self) -> Config:
@@ -148,7 +149,7 @@ class Seen:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         task = asyncio.create_task(
-            follow(self.file, self.config, self.load, self.asked, self.on_change, self.on_fault)
+            follow(self.file, self.config, self.load, self.asked, self.on_change, self.on_fault, self.first)
         )
         await asyncio.sleep(LOOK / 2)
         yield
@@ -226,6 +227,32 @@ def test_while_a_file_keeps_changing_it_is_not_read(tmp_path: Path) -> None:
         assert before <= 1, "a slow machine may miss a change between two looks"
 
     run(Seen(tmp_path), work)
+
+
+def test_what_changed_while_the_proxy_started_is_read(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    seen.first = signatures([seen.file, *files_of(seen.config)])
+    seen.file.write_text("policy.cloud = true")
+
+    async def work(seen: Seen) -> None:
+        await seen.until(1)
+        await asyncio.sleep(6 * LOOK)
+        assert seen.loads == 1
+
+    run(seen, work)
+
+
+def test_a_certificate_that_the_proxy_made_as_it_started_is_no_change(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    seen.first = signatures([seen.file, *files_of(seen.config)])
+    (tmp_path / "data").mkdir()
+    write_pair(tmp_path / "data", "tls", ec_key())
+
+    async def work(seen: Seen) -> None:
+        await asyncio.sleep(8 * LOOK)
+        assert seen.loads == 0
+
+    run(seen, work)
 
 
 def test_a_fault_is_told_once_and_again_when_it_is_another_or_asked_for(tmp_path: Path) -> None:

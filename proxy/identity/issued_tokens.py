@@ -25,7 +25,7 @@ class IssuedTokens:
         for source in self.sources:
             for old in before.sources:
                 if old.issuer == source.issuer and old.age() is not None:
-                    source.keys = old.keys
+                    source.inherit(old)
                     self._verifier.replace_keys(source.issuer, old.keys)
 
     def verify(self, token: bytes, now: float) -> Identity | asyncio.Future[None] | None:

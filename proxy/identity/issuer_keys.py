@@ -60,6 +60,10 @@ class IssuerKeys:
         """Seconds since the source was last read; None where it never could be."""
         return None if self._read_at is None else time.monotonic() - self._read_at
 
+    def inherit(self, before: IssuerKeys) -> None:
+        """Begin with what ``before`` knows of the same issuer."""
+        self.keys, self.failures, self._read_at = before.keys, before.failures, before._read_at
+
     def refresh_wanted(self) -> asyncio.Future[None] | None:
         """Ask for newer keys, because a token names one that is not here.
 

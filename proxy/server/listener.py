@@ -165,8 +165,8 @@ class Listener:
 
     async def _sweep_forever(self) -> None:
         shared = self.shared
-        step = max(0.05, min(1.0, shared.header_timeout / 4, shared.idle_timeout / 4))
         while True:
+            step = max(0.05, min(1.0, shared.header_timeout / 4, shared.idle_timeout / 4))
             await asyncio.sleep(step)
             shared.set_date(time.time())
             now = time.monotonic()

@@ -40,7 +40,7 @@ class Relay:
     ``forwarded_at`` and ``first_byte_at`` are of `time.monotonic`, ``failure`` is the kind of an upstream
     failure and ``left_in`` the phase in which the client left, where either happened. ``answered`` says
     that a client which left had already read the end of its answer, ``cut_off`` that `cut` ended it.
-    Of an answer that has usage, ``first`` is the first piece, ``lines`` counts the line ends, and
+    Of an answer that has usage, ``first`` are its first bytes, ``lines`` counts the line ends, and
     ``content_type`` is what it said to be.
     ``body_taken`` is called when Ollama has taken the body: what was held of it is not needed any more.
     """
@@ -288,9 +288,10 @@ class Relay:
         return body
 
     def response_body(self, data: bytes) -> None:
-        if not self.sent:
-            self.first_byte_at = time.monotonic()
-            self.first = data[:TAIL]
+        if self.sent < TAIL:
+            if not self.sent:
+                self.first_byte_at = time.monotonic()
+            self.first += data[:TAIL]
         self.sent += len(data)
         if self._metered:
             self.lines += data.count(b"\n")

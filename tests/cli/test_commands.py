@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from .command import proxy, said
+
+INSTALLED = str(Path(sys.executable).with_name("ollama-auth-proxy"))
 
 
 def test_check_config_says_ok_and_warns_on_stderr(config_file):
@@ -37,6 +40,22 @@ def test_version_answers_without_loading_the_program():
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
     assert json.loads(proxy("version", "--json").stdout) == {"version": done.stdout.strip()}
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "proxy"], [INSTALLED]], ids=["module", "script"])
+def test_a_command_of_a_fresh_interpreter_does_the_same(command, keys, config_file):
+    """The other tests fork theirs from a process that has read the program, see `tests/program.py`."""
+
+    def fresh(*arguments):
+        words = [*command, "keys", *arguments, "--config", str(config_file)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    code, text, told = fresh("create", "laptop")
+    assert (code, text[:4], text[4:14] in told) == (0, "oap_", True)
+    for arguments in (("list",), ("create", "laptop"), ("show", "nosuchkey0"), ("show",)):
+        forked = keys(*arguments)
+        assert fresh(*arguments) == (forked.returncode, forked.stdout, forked.stderr)
 
 
 COMMANDS = [

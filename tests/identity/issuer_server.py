@@ -48,18 +48,22 @@ class IssuerServer:
         self.stopping = threading.Event()
         self._context = _server_context(folder, self.ca_file, name) if tls else None
         self._port = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         self.start()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """On the port that it had before."""
         self.stopping.clear()
-        server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
+        server = _Server(("127.0.0.1", self._port), _handler(self))
         server.daemon_threads = True
         self._port = server.server_address[1]
         if self._context is not None:
-            server.socket = self._context.wrap_socket(server.socket, server_side=True)
+            # Shaken hands with in the thread of the request: where connections are accepted, a client that
+            # waits for `stop` to return would keep it from returning.
+            server.socket = self._context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -77,6 +81,11 @@ class IssuerServer:
         """Publish a discovery document."""
         document = {"issuer": self.url, "jwks_uri": self.url + KEYS} | changes
         self.answers[DISCOVERY] = Answer(json.dumps(document).encode())
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that do not trust us, or have left, are what tests are about."""
 
 
 @contextmanager

@@ -60,8 +60,8 @@ def audited(site: Site, **members: object) -> list[dict[str, Any]]:
     return [line for line in found if members.items() <= line.items()]
 
 
-def wait_for(site: Site, timeout: float = FOLLOWED, **members: object) -> dict[str, Any]:
-    until(lambda: audited(site, **members), timeout, f"no audit line with {members}")
+def wait_for(site: Site, **members: object) -> dict[str, Any]:
+    until(lambda: audited(site, **members), FOLLOWED, f"no audit line with {members}")
     (line,) = audited(site, **members)
     return line
 
@@ -139,7 +139,7 @@ BAD: dict[str, tuple[Fields, str, str | None, bool]] = {
     ),
     "revoked": (
         lambda k: [f"Authorization: Basic {basic('u', k.revoked)}"],
-        *("invalid_credentials", "unknown", False),  # a proxy follows the keys that are good
+        *("invalid_credentials", "revoked", True),
     ),
     "expired": (lambda k: [f"X-Api-Key: {k.expired}"], "expired_credentials", "expired", True),
     "no_key": (lambda k: ["X-Api-Key: my-password"], "invalid_credentials", "no_key", False),

@@ -27,9 +27,10 @@ from tests.identity.tokens import AUDIENCE, claims, jwks, signer
 from . import site as sites
 from .client import Client, MalformedError, TornError
 from .conftest import until
+from .exchange import Exchange
 from .messages import request
 from .site import PROMPT, Keys, Site, basic, toml
-from .upstream import Exchange, message
+from .upstream import message
 
 WORD = "canary"
 TOKEN = "canary-ops-token-0f6a"
@@ -88,6 +89,7 @@ ANSWERS: dict[str, tuple[bytes, bool]] = {
     "late-error": (message("200 OK", [NDJSON], STREAM + b'{"error":"canary-prompt"}\n'), False),
     "silent-end": (message("200 OK", [SSE], EVENT), False),
     "torn": (message("200 OK", [NDJSON, CHUNKED], b"40\r\n" + STREAM, length=False), True),
+    "nothing": (b"", True),
     "no-http": (b"canary-answer is no status line\r\n\r\n", True),
     "bad-chunk": (message("200 OK", [NDJSON, CHUNKED], b"canary\r\n" + STREAM, length=False), True),
     "bad-field": (b"HTTP/1.1 200 OK\r\ncanary field: canary\x00\r\n\r\ncanary", True),
@@ -253,6 +255,8 @@ def send_bodies(site: Site, sent: Sent) -> None:
         sent.ask(site, request("POST", path, None, "Origin: https://page.example", *FIELDS, body=raw))
         for wrong in UNREADABLE:
             sent.ask(site, request("POST", path, sent.keys.inference, body=wrong.encode("latin-1")))
+    cloud = b'{"model":"canary:cloud","prompt":"canary-prompt"}'
+    sent.ask(site, request("POST", "/api/generate", sent.keys.inference, body=cloud), own=False)
     sent.ask(site, request("POST", "/api/blobs/sha256:canary", sent.keys.manage, body=b"canary-blob"))
     sent.ask(site, request("GET", "/v1/models/canary-model", sent.keys.read), own=False)
     sent.ask(site, request("DELETE", "/api/delete", sent.keys.read, body=b'{"model":"canary"}'))
@@ -301,8 +305,9 @@ def show_certificates(site: Site, sent: Sent, authority: Authority, folder: Path
         context.load_cert_chain(*signed_by.write_client(folder, name))
         with suppress(OSError, TornError):
             client = Client.connect(site.port, context)
-            client.request(request("GET", "/api/version"))
+            answer = client.request(request("GET", "/api/version"))
             client.close()
+            site.logged(answer.header("x-request-id") or "")
 
 
 def change_configuration(site: Site) -> None:

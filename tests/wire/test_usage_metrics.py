@@ -17,9 +17,10 @@ from tests.observe.answers import RECORDED, Recorded
 from tests.observe.test_usage import EXPECTED
 
 from .conftest import Connect, Moved, StartSite, until
+from .exchange import Exchange
 from .messages import request
 from .site import PROMPT, Keys, Site, make_key
-from .upstream import Answer, Exchange, message
+from .upstream import Answer, message, respond
 
 LISTED = ["smollm2:135m", "Llama3.2", "hf.co/Acme/Other:Q4"]
 ISSUER = "https://issuer.example"
@@ -211,10 +212,9 @@ def test_a_model_has_the_name_that_ollama_lists_or_none_of_its_own(
         line = make_up(site, client.request(request("POST", "/api/chat", key, body=body)))
         assert line["model"] == told
     # And where Ollama does not have it.
-    site.upstream.answer = lambda exchange: (
-        exchange.read_body(),
-        exchange.send(message("404 Not Found", [("Content-Type", "application/json")], b'{"error":"no"}')),
-    )[1]
+    site.upstream.answer = respond(
+        message("404 Not Found", [("Content-Type", "application/json")], b'{"error":"not found"}')
+    )
     line = make_up(site, client.request(request("POST", "/api/chat", keys.default, body=body)))
     assert (line["model"], line["status"]) == ("other", 404)
 
