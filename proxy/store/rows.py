@@ -26,9 +26,8 @@ ORDER BY keys.created, keys.name, keys.id, key_secrets.created, key_secrets.dige
 ALL = _SELECT.format(last_used="keys.last_used", where="")
 USABLE = _SELECT.format(last_used="keys.last_used", where="WHERE keys.revoked IS NULL")
 ONE = _SELECT.format(last_used="keys.last_used", where="WHERE keys.id = :id")
-FOLLOWED = _SELECT.format(last_used="NULL", where="")
-"""For a running proxy, which tells in audit lines that a key is revoked. It writes times of last use itself, and
-they must not make its keys look changed."""
+FOLLOWED = _SELECT.format(last_used="NULL", where="WHERE keys.revoked IS NULL")
+"""For a running proxy. It writes times of last use itself, and they must not make its keys look changed."""
 
 
 _LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z; there are no later dates to show

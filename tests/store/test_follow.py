@@ -35,8 +35,7 @@ class Follower:
         self.faults: list[StoreError | None] = []
 
     def names(self) -> set[str]:
-        """Of the keys that hold; revoked ones are handed on too, as such."""
-        return {key.name for key in self.keys[-1].values() if key.revoked is None} if self.keys else set()
+        return {key.name for key in self.keys[-1].values()} if self.keys else set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Fails when the condition has not come true within the bound."""
