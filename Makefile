@@ -3,12 +3,13 @@
 # make test-deploy  only the tests of deployments: containers, systemd, Kubernetes, Prometheus, HAProxy
 # make check  format, lint and types
 # make bench  the side-by-side benchmark against nginx and Caddy; rewrites docs/benchmarks.md
+# make soak   15 minutes of mixed load, all of it accounted for; rewrites docs/soak.md
 # make lock   compile requirements.lock anew from pyproject.toml
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test test-deploy check bench lock
+.PHONY: run test test-deploy check bench soak lock
 .DEFAULT_GOAL := run
 
 .venv/ready: requirements.lock pyproject.toml
@@ -37,6 +38,9 @@ check: .venv/ready
 
 bench: .venv/ready
 	.venv/bin/python -m bench $(or $(ARGS),--write)
+
+soak: .venv/ready
+	.venv/bin/python -m bench.soak $(or $(ARGS),--write)
 
 lock: .venv/ready
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --generate-hashes \

@@ -230,15 +230,21 @@ class Gateway:
             cost = Cost(self._meter.label(route, asked) if identity is not None else None)
         else:
             status, outcome = _judge(relay, error)
-            cost = self._meter.finished(
-                route, relay, identity, asked, outcome, started_at, ended_at, exchange.request_id
-            )
+            try:
+                cost = self._meter.finished(
+                    route, relay, identity, asked, outcome, started_at, ended_at, exchange.request_id
+                )
+            except Exception:  # metering fails open
+                log.exception("the cost of a request could not be read")
+                cost = Cost(None)
             if cost.broken:
                 outcome = "upstream_failed"
                 metrics.upstream_failures["truncated"] += 1
             first_byte_at = relay.first_byte_at
             if relay.forwarded_at:
-                metrics.added_latency.observe(relay.forwarded_at - started_at)
+                # Ours is the time since the client was done, where its body was waited for.
+                waited = exchange.completed_at if exchange.completed_at <= relay.forwarded_at else 0.0
+                metrics.added_latency.observe(relay.forwarded_at - max(started_at, waited))
             if first_byte_at:
                 counted.first_byte.observe(first_byte_at - started_at)
             if relay.failure:

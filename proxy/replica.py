@@ -233,7 +233,7 @@ class Replica:
         """Serve until ``stop``; returns 0 when every stream ended by itself, 1 when some were cut."""
         self._raise_open_files()
         for warning in self.config.warnings:
-            log.warning(warning)
+            events.warn(warning)
         asyncio.get_running_loop().set_exception_handler(log_loop_fault)
         await self.ops.start()
         self.issuer_tasks = self._run_issuers(self.tokens)
@@ -328,6 +328,8 @@ class Replica:
 
         All that can fail comes first, so that it is taken over whole or not at all.
         """
+        if self.shared.draining:  # nothing begins any more
+            return
         notify.notify(notify.reloading(time.monotonic_ns()), os.environ)
         old = self.config
         needs_restart = waiting(old, new)
@@ -373,7 +375,7 @@ class Replica:
         self.metrics.reload = Reload(True, time.time())
         self.audit.configured(changed(old, new), needs_restart)
         for warning in sorted(set(new.warnings) - set(old.warnings)):
-            log.warning(warning)
+            events.warn(warning)
         status = notify.status(f"forwarding to {self.upstream_url}")
         notify.notify(f"{notify.READY}\n{status}", os.environ)
 

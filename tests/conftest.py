@@ -24,6 +24,7 @@ OLLAMA = "ollama"
 SECONDS = {
     OLLAMA: 140,
     "docker": 77,
+    "tests/bench/test_soak.py": 26,
     "tests/test_quickstart.py": 34,
     "tests/wire/test_guards.py": 29,
     "tests/deploy/test_rolling_restart.py": 27,

@@ -437,7 +437,8 @@ VALUES = st.recursive(
     | st.integers()
     | st.sampled_from(["", "ec.pub", "https://id.example.com", "RS256"]),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*JwtTable.model_fields]), inner)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*JwtTable.model_fields]), inner, max_size=3)
     ),
 )
 

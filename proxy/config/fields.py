@@ -188,6 +188,8 @@ def _path(value: object, info: ValidationInfo) -> Path | None:
     text = _text(value, "write the path of a file in quotes")
     if "\0" in text:
         raise BadValueError("the path holds a NUL character", "write the path of a file in quotes")
+    if "\n" in text or "-----BEGIN" in text:  # maybe a private key: no fault may repeat it
+        raise BadValueError("this is what stands in a file, not the path of one", "write the path in quotes")
     return _folder(info) / text if text else None
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from proxy.config.fault import ConfigError
+from proxy.config.fault import ConfigError, Fault
 from proxy.config.tables import Config
+
+log = logging.getLogger("ollama_auth_proxy")
 
 INTERVAL = 2.0
 """Seconds between two looks. A change is read when the next look finds no other, so that a certificate and
@@ -61,6 +64,10 @@ async def follow(
             if at_once or str(fault) != refused:
                 refused = str(fault)
                 on_fault(fault)
+        except Exception as fault:
+            log.exception("a new configuration could not be taken over")
+            wrong = f"the proxy failed to take it over: {type(fault).__name__}"
+            on_fault(ConfigError((Fault(str(file), wrong, "restart the proxy"),)))
         else:
             config, refused = new, ""
             # Of files that were known before, what they were before they were read: they may change again.

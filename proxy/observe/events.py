@@ -13,6 +13,14 @@ log = logging.getLogger("ollama_auth_proxy")
 """The project's own logger. Fields beside the text go in ``extra={"fields": {...}}``."""
 
 
+_warnings = logging.getLogger("ollama_auth_proxy.configuration")
+
+
+def warn(text: str) -> None:
+    """Tell of a danger in the configuration, whatever log.level says."""
+    _warnings.warning(text)
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -64,4 +72,5 @@ def configure(stream: LogStream, log_format: str, level: str = "info") -> None:
         root.setLevel(logging.ERROR)
     log.setLevel(level.upper())
     logging.getLogger("ollama_auth_proxy.audit").setLevel(logging.INFO)
+    _warnings.setLevel(logging.WARNING)
     logging.captureWarnings(True)

@@ -92,7 +92,7 @@ class Meter:
             return NO_COST if model is None else Cost(model)
         usage, broken = _UNKNOWN, False
         torn = relay.failure or relay.left_in
-        if relay.status == 200 and relay.sent and not (torn and _is_one(relay)):
+        if relay.status == 200 and relay.first_byte_at and not (torn and _is_one(relay)):
             tail = relay.tail[-LONGEST_TAIL:]
             whole = len(tail) == relay.sent
             usage = read_usage(route, relay.content_type, tail, relay.lines, whole)

@@ -60,6 +60,9 @@ LATENCY_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
 _METHODS = frozenset(route.method for route in ROUTES)
 
 
+MOST_PAIRS = 5000
+"""Pairs of key and model that are told apart; of those after them the model is ``other``."""
+
 EXEMPLAR_LENGTH = 100
 """Characters of a request id that OpenMetrics has room for, its label's name aside (128 in all)."""
 
@@ -244,7 +247,9 @@ class Metrics(Collector):
         """Count what an answer cost; ``key`` is the name that the operator gave."""
         tokens = self.tokens.get((key, model))
         if tokens is None:
-            tokens = self.tokens[key, model] = [0, 0]
+            if len(self.tokens) >= MOST_PAIRS:
+                model = OTHER
+            tokens = self.tokens.setdefault((key, model), [0, 0])
         tokens[0] += input_tokens
         tokens[1] += output_tokens
 

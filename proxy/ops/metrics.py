@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
+
+
+class _Counted(CollectorRegistry):
+    """What was counted at one moment, for an encoder that runs beside the event loop."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
 
 
 def metrics_routes(registry: CollectorRegistry, token: Callable[[], str | None]) -> APIRouter:
@@ -25,6 +38,8 @@ def metrics_routes(registry: CollectorRegistry, token: Callable[[], str | None])
                     401, "send the token of ops.token_file as a bearer", {"WWW-Authenticate": "Bearer"}
                 )
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
+        counted = _Counted([*registry.collect()])
+        body = await asyncio.to_thread(encode, counted)  # streams go on meanwhile
+        return Response(body, media_type=None, headers={"Content-Type": content_type})
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.errors import Dialect, ProxyError, render
@@ -45,7 +46,8 @@ class Peer(Protocol):
 class Exchange:
     """A request whose head has been read, and the means to answer it.
 
-    Times are of `time.monotonic`, in seconds. ``received`` counts body bytes. ``path`` and ``target`` are
+    Times are of `time.monotonic`, in seconds; ``completed_at`` is 0 until the body is complete. ``received``
+    counts body bytes. ``path`` and ``target`` are
     what is to be asked of Ollama: the gateway takes from them what was meant for the proxy alone.
     ``own_fields`` are field lines of ours that the answer carries, whoever it is of.
     """
@@ -53,6 +55,7 @@ class Exchange:
     __slots__ = (
         "_held",
         "close",
+        "completed_at",
         "connection",
         "fields",
         "finished",
@@ -97,6 +100,7 @@ class Exchange:
         self.peer: Peer | None = None
         self.flowing = False
         self.own_fields = b""
+        self.completed_at = 0.0
         self.received = 0
         self.wire_bytes = 0
         self.request_complete = False
@@ -129,6 +133,7 @@ class Exchange:
 
     def body_complete(self) -> None:
         self.request_complete = True
+        self.completed_at = time.monotonic()
         if self.flowing and self.peer is not None:
             self.peer.body_end()
 

@@ -107,7 +107,8 @@ class Listener:
 
     async def start(self) -> None:
         self._config.load()
-        self._sock.listen(BACKLOG)
+        if not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self._sock.listen(BACKLOG)
         self._accept_more()
         self._sweep = asyncio.create_task(self._sweep_forever())
 

@@ -74,7 +74,8 @@ class Shared:
         """The client's own X-Request-Id where it is a plain token of up to 128 characters, else a new one."""
         if offered is not None:
             offered = offered.strip(b" \t")
-            if _PLAIN_TOKEN.fullmatch(offered):
+            # One that looks like a credential is taken for a client's mistake.
+            if _PLAIN_TOKEN.fullmatch(offered) and b"oap_" not in offered and not offered.startswith(b"eyJ"):
                 return offered
         self._id_count += 1
         return b"%b%016x" % (self._id_prefix, self._id_count)

@@ -36,10 +36,11 @@ TAIL = 2048
 class Relay:
     """Implements both sides' callbacks: `server.exchange.Peer` and `upstream.connection.Receiver`.
 
-    After `run`: ``status`` is what the client was sent (0 for nothing), ``sent`` counts body bytes,
-    ``forwarded_at`` and ``first_byte_at`` are of `time.monotonic`, ``failure`` is the kind of an upstream
-    failure and ``left_in`` the phase in which the client left, where either happened. ``answered`` says
-    that a client which left had already read the end of its answer, ``cut_off`` that `cut` ended it.
+    After `run`: ``status`` is what the client was sent (0 for nothing), ``sent`` counts body bytes, an error
+    line of ours included, ``forwarded_at`` and ``first_byte_at`` are of `time.monotonic`, ``failure`` is the
+    kind of an upstream failure and ``left_in`` the phase in which the client left, where either happened.
+    ``answered`` says that a client which left had already read the end of its answer, ``cut_off`` that `cut`
+    ended it.
     Of an answer that has usage, ``first`` are its first bytes, ``lines`` counts the line ends, and
     ``content_type`` is what it said to be.
     ``body_taken`` is called when Ollama has taken the body: what was held of it is not needed any more.
@@ -366,6 +367,7 @@ class Relay:
                 line = error_body(error.code, error.message, Dialect.NATIVE)
                 if self._last[-1:] not in (b"", b"\n"):
                     line = b"\n" + line
+                self.sent += len(line)
                 self._out.append(b"%x\r\n%b\r\n" % (len(line), line))
             self.response_pause()
             self._exchange.abort()

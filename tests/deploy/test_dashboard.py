@@ -141,6 +141,7 @@ def mix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mix]:
                 assert chat(client, made["bob"]).status_code == 502
             simulator.restart()
             prometheus.wait_for(f'sum(ollama_proxy_requests_total{{code="502"}}) == {3 * number}')
+        prometheus.wait_for("ollama_proxy_upstream_up == 1")
         # A request whose body is still to come is in flight.
         begun = stack.enter_context(closing(site.connect()))
         head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {made['bob']}\r\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -200,6 +200,7 @@ def test_what_others_know_is_asked_at_each_scrape() -> None:
     assert value(metrics, "ollama_proxy_open_connections") == 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=10), max_size=50))
 def test_methods_that_clients_make_up_are_one_label(methods: list[str]) -> None:
     metrics = Metrics("1")
@@ -239,6 +240,7 @@ def test_a_histogram_is_cumulative_and_counts_every_observation_once(observed: l
     assert histogram.total == pytest.approx(sum(observed))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 10_000), min_size=1, max_size=30))
 def test_a_histogram_reads_back_from_a_scrape_as_it_was_observed(observed: list[float]) -> None:
     metrics = Metrics("1")

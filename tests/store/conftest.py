@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,3 +18,9 @@ def database(tmp_path: Path) -> Path:
 def open_key_store(request: pytest.FixtureRequest, database: Path) -> Callable[[], KeyStore]:
     """Opens the store of one backend; called twice it opens the same one again, as two processes do."""
     return {"sqlite": lambda: open_store(database)}[request.param]
+
+
+@pytest.fixture
+def threads() -> Callable[[], set[threading.Thread]]:
+    """The threads that somebody has to end; daemons may be of servers that other modules left running."""
+    return lambda: {thread for thread in threading.enumerate() if not thread.daemon}

@@ -427,15 +427,15 @@ def test_looking_for_changes_costs_almost_nothing(database):
     asyncio.run(check())
 
 
-def test_a_follower_that_is_cancelled_leaves_no_thread(database):
+def test_a_follower_that_is_cancelled_leaves_no_thread(database, threads):
     create(database, "laptop")
-    before = set(threading.enumerate())
+    before = threads()
     begun: set[threading.Thread] = set()
 
     async def check() -> None:
         async with following(database) as follower:
             await follower.until(lambda: follower.names() == {"laptop"})
-            begun.update(set(threading.enumerate()) - before)
+            begun.update(threads() - before)
 
     asyncio.run(check())
     (thread,) = begun

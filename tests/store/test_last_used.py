@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -141,11 +140,11 @@ def test_a_writer_that_keeps_others_waiting_does_not_stop_the_loop(database):
     assert stored(database) == {key: NOW}
 
 
-def test_no_thread_is_left(database):
+def test_no_thread_is_left(database, threads):
     (key,) = create(database, "laptop")
-    before = set(threading.enumerate())
+    before = threads()
     write(database, {key: NOW})
-    for thread in set(threading.enumerate()) - before:
+    for thread in threads() - before:
         thread.join(2)
         assert not thread.is_alive()
 

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -291,11 +290,11 @@ def test_nobody_waits_long_while_much_old_usage_is_removed(store):
     assert [row[0] for row in stored(store)] == [HOUR]
 
 
-def test_no_thread_is_left(store):
-    before = set(threading.enumerate())
+def test_no_thread_is_left(store, threads):
+    before = threads()
     put(store, batch(ROW))
     asyncio.run(prune(store, 0))
-    for thread in set(threading.enumerate()) - before:
+    for thread in threads() - before:
         thread.join(2)
         assert not thread.is_alive()
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,9 @@ def upload_head(key: str | None, *headers: str) -> bytes:
 class Sender(threading.Thread):
     """Sends a chunked body in the background, as long as the connection takes it."""
 
-    def __init__(self, client: Client, total: int, step: int = 65536) -> None:
+    def __init__(self, client: Client, total: int, step: int = 65536, pause: float = 0.0) -> None:
         super().__init__(daemon=True)
-        self.client, self.total, self.step = client, total, step
+        self.client, self.total, self.step, self.pause = client, total, step, pause
         self.sent = 0
         self.whole = False
 
@@ -39,6 +40,7 @@ class Sender(threading.Thread):
             while self.sent < self.total:
                 self.client.send(chunk)
                 self.sent += self.step
+                time.sleep(self.pause)
             self.client.send(b"0\r\n\r\n")
             self.whole = True
 
@@ -51,8 +53,8 @@ def upload(connect: Connect) -> Iterator[Upload]:
     """Start uploads in the background; they are over before their sockets are closed (and reused)."""
     senders: list[Sender] = []
 
-    def start(client: Client, total: int, step: int = 65536) -> Sender:
-        senders.append(Sender(client, total, step))
+    def start(client: Client, total: int, **speed: Any) -> Sender:
+        senders.append(Sender(client, total, **speed))
         senders[-1].start()
         return senders[-1]
 
@@ -137,10 +139,12 @@ def test_a_refused_upload_that_never_ends_is_cut(
     client.send(upload_head(keys.unknown))
     check_refusal(client.response("POST"), 401, "invalid_credentials")
     started, rss = time.monotonic(), site.rss()
-    sender = upload(client, 1 << 40, step=1024)
+    # With pauses, as the end is to come by time; without them, the two would take both processors for it.
+    sender = upload(client, 1 << 40, step=8192, pause=0.001)
     sender.join(20)
     assert not sender.is_alive(), "a refused client may send for ever"
     assert time.monotonic() - started < 15
+    assert sender.sent > 2 * 8 * MIB
     assert site.rss() - rss < 8 * MIB
 
 
