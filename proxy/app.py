@@ -21,7 +21,7 @@ from proxy.config.values import Address
 from proxy.observe import events
 from proxy.observe.events import log
 from proxy.observe.log_stream import LogStream
-from proxy.replica import Ready, Replica, Source, Stop, tls_context, why
+from proxy.replica import Ready, Replica, Source, Stop, tls_context, unusable
 from proxy.server.activation import ActivationError, sockets
 from proxy.server.listener import bind
 from proxy.store.errors import StoreError
@@ -67,8 +67,7 @@ async def run(
         try:
             tls = tls_context(config)
         except (OSError, ForeignFileError) as error:
-            files = f"{config.tls.certificate} and {config.tls.private_key}"
-            raise StartError(f"tls: {files} cannot be used: {why(error)}") from None
+            raise StartError(f"tls: {unusable(config, error)}") from None
     except StartError as fault:
         print(fault, file=sys.stderr)
         return 2

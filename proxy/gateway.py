@@ -95,7 +95,17 @@ class Gateway:
             exchange.own_fields = rules.cors.fields_for(exchange.joined(b"origin"))
             if allowed := preflight(rules.cors, exchange.method, exchange.fields):
                 exchange.answer(allowed)
-                self._observe_preflight(exchange, rules)
+                self._observe_own(
+                    rules,
+                    None,
+                    request_id=exchange.request_id,
+                    client=self._address(exchange, rules),
+                    method=exchange.method,
+                    status=204,
+                    received=exchange.received,
+                    sent=0,
+                    started_at=exchange.started_at,
+                )
                 return
         method = exchange.method
         policy = rules.policy
@@ -278,30 +288,43 @@ class Gateway:
                 )
             )
 
-    def _observe_preflight(self, exchange: Exchange, rules: Rules) -> None:
-        """Count and log the answer to a browser that asks whether it may ask."""
+    def _observe_own(
+        self,
+        rules: Rules,
+        error: ProxyError | None,
+        *,
+        request_id: bytes,
+        client: str,
+        method: str,
+        status: int,
+        received: int,
+        sent: int,
+        started_at: float,
+    ) -> None:
+        """Count and log an answer of ours that no route and no caller stands behind."""
         now = time.monotonic()
-        seconds = now - exchange.started_at
-        self._metrics.routes[OTHER].finished(exchange.method, 204, exchange.received, 0, seconds)
+        self._metrics.routes[OTHER].finished(method, status, received, sent, now - started_at)
+        if error is not None and status in COUNTED_AS_DENIED:
+            self._metrics.denied[error.code] = self._metrics.denied.get(error.code, 0) + 1
         if rules.access_log is not None:
             rules.access_log.write(
                 Entry(
-                    exchange.request_id,
-                    self._address(exchange, rules),
-                    exchange.method,
+                    request_id,
+                    client,
+                    method,
                     OTHER,
-                    204,
+                    status,
+                    None if error is None else error.code,
                     None,
                     None,
-                    None,
-                    exchange.received,
-                    0,
-                    exchange.started_at,
+                    received,
+                    sent,
+                    started_at,
                     now,
                     0.0,
                     None,
                     None,
-                    "ok",
+                    "ok" if error is None else "denied",
                 )
             )
 
@@ -313,31 +336,22 @@ class Gateway:
 
     def refused(self, connection: ClientConnection, error: ProxyError, request_id: bytes, sent: int) -> None:
         """Count and log an answer of the guards, behind which there is no request that could be read."""
-        now = time.monotonic()
-        self._metrics.routes[OTHER].finished(OTHER, error.status, 0, sent, now - connection.since)
-        if error.status in COUNTED_AS_DENIED:
-            self._metrics.denied[error.code] = self._metrics.denied.get(error.code, 0) + 1
-        if self.rules.access_log is not None:
-            self.rules.access_log.write(
-                Entry(
-                    request_id,
-                    connection.client_address,
-                    "-",
-                    OTHER,
-                    error.status,
-                    error.code,
-                    None,
-                    None,
-                    0,
-                    sent,
-                    connection.since,
-                    now,
-                    0.0,
-                    None,
-                    None,
-                    "denied",
-                )
-            )
+        self._observe_own(
+            self.rules,
+            error,
+            request_id=request_id,
+            client=connection.client_address,
+            method="-",
+            status=error.status,
+            received=0,
+            sent=sent,
+            started_at=connection.since,
+        )
+
+    def cors_fields(self, origin: bytes | None) -> bytes:
+        """The field lines of CORS that every answer to this Origin carries."""
+        cors = self.rules.cors
+        return b"" if cors is None else cors.fields_for(origin)
 
     def replace_keys(self, keys: Mapping[str, ApiKey]) -> None:
         """Take over the store's keys, and end what revoked ones have in flight."""

@@ -119,8 +119,13 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     )
 
 
-def why(error: OSError | ForeignFileError) -> str:
-    """Why files cannot be used, in the words of whoever refused them."""
+def unusable(config: Config, error: OSError | ForeignFileError) -> str:
+    """What `tls_context` has refused, and why."""
+    return f"{config.tls.certificate} and {config.tls.private_key} cannot be used: {_why(error)}"
+
+
+def _why(error: OSError | ForeignFileError) -> str:
+    """In the words of whoever refused the files."""
     return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
@@ -140,7 +145,6 @@ class Replica:
         self.config = config
         self.public = public
         self.private = private
-        self.tls = tls
         self.stream = stream
         self.metrics = Metrics(version("ollama-auth-proxy"))
         self.audit = Audit()
@@ -179,7 +183,7 @@ class Replica:
             refused=self.gateway.refused,
             client_certificates=config.tls.client_ca is not None,
         )
-        self.shared.cors_fields = Cors(config.cors.allow_origins).fields_for
+        self.shared.cors_fields = self.gateway.cors_fields
         self.listener = Listener(self.gateway, public, tls, self.shared)
         self.write_fault = False
         self.upstream_url = f"{url.scheme}://{url.authority.decode('ascii')}"
@@ -337,15 +341,14 @@ class Replica:
         try:
             context = tls_context(new)
         except (OSError, ForeignFileError) as error:
-            files = f"{new.tls.certificate} and {new.tls.private_key}"
-            fault = Fault("tls", f"{files} cannot be used: {why(error)}", "name a certificate and its key")
+            fault = Fault("tls", unusable(new, error), "name a certificate and its key")
             raise ConfigError((fault,)) from None
         tokens, failures = self.tokens, self.gateway.rules.failures
         if new.auth.jwt != old.auth.jwt or any(issuer.ca_file is not None for issuer in new.auth.jwt):
             tokens = self._tokens(new)
         if new.auth.failures_per_minute != old.auth.failures_per_minute:
             failures = Failures(new.auth.failures_per_minute)
-        rules, cors = self._rules(new, failures), Cors(new.cors.allow_origins)
+        rules = self._rules(new, failures)
         if tokens is not self.tokens:
             self._replace_issuers(tokens)
         if (new.log.format, new.log.level) != (old.log.format, old.log.level):
@@ -360,17 +363,15 @@ class Replica:
         shared.header_timeout = new.listen.header_timeout
         shared.idle_timeout = new.listen.idle_timeout
         shared.client_certificates = new.tls.client_ca is not None
-        shared.cors_fields = cors.fields_for
         if shared.max_connections != new.listen.max_connections:
             shared.max_connections = new.listen.max_connections
             self._raise_open_files()
             if shared.room is not None:  # there may be room now for connections that wait
                 room, shared.room = shared.room, None
                 room()
-        if _asks_for(context) != _asks_for(self.tls):
+        if _asks_for(context) != _asks_for(self.listener.tls):
             self._retire_connections()
-        self.tls = context
-        self.listener.use(context)
+        self.listener.tls = context
         self.readiness.certificate_ends = _certificate_end(new)
         self.metrics.reload = Reload(True, time.time())
         self.audit.configured(changed(old, new), needs_restart)
@@ -498,11 +499,10 @@ class Replica:
             return
         try:
             if ensure_self_signed(tls.certificate, tls.private_key, datetime.now(UTC)):
-                self.tls = tls_context(self.config)
-                self.listener.use(self.tls)
+                self.listener.tls = tls_context(self.config)
                 log.info("the self-signed certificate was near its end and has been made anew")
         except (OSError, ForeignFileError) as error:
-            log.error("the self-signed certificate cannot be renewed: %s", why(error))
+            log.error("the self-signed certificate cannot be renewed: %s", _why(error))
         self.readiness.certificate_ends = _certificate_end(self.config)
 
 

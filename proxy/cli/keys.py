@@ -362,9 +362,10 @@ def _all_about(key: ApiKey, as_json: bool) -> str:
 
 def _show_verdict(text: str, config: Path | None, as_json: bool) -> None:
     from proxy.identity.api_keys import Form, classify, id_of
+    from proxy.identity.verdict import Verdict, judge
     from proxy.store.errors import UnknownKeyError
     from proxy.store.listing import details, members
-    from proxy.store.verdict import Verdict, in_words, judge
+    from proxy.store.verdict import in_words
 
     async def find(store: KeyStore) -> ApiKey | None:
         try:

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import httpx
 
 from proxy.doctor.findings import Finding, error, note, ok, warning
+from proxy.upstream.json_answer import get_json
 
 TIMEOUT = 5.0
 """Seconds for each answer; none of these needs a model."""
-
-LARGEST = 8 * 1024 * 1024
-"""Bytes of an answer."""
 
 # Read from Ollama's route tables, tag by tag.
 ROUTES_SINCE = (
@@ -57,7 +55,7 @@ def client(url: str) -> httpx.AsyncClient:
 
 async def ask(ollama: httpx.AsyncClient) -> Seen:
     try:
-        answer = await _get(ollama, "/api/version")
+        answer = await get_json(ollama, "/api/version")
     except httpx.ConnectError as fault:
         untrusted = "CERTIFICATE_VERIFY_FAILED" in str(fault)
         return Seen("its certificate is not trusted here" if untrusted else "no connection can be opened")
@@ -81,27 +79,10 @@ async def ask(ollama: httpx.AsyncClient) -> Seen:
 
 async def _members(ollama: httpx.AsyncClient, path: str) -> dict[str, Any]:
     try:
-        answer = await _get(ollama, path)
+        answer = await get_json(ollama, path)
     except httpx.HTTPError:
         return {}
     return answer if isinstance(answer, dict) else {}
-
-
-async def _get(ollama: httpx.AsyncClient, path: str) -> object:
-    """The JSON of an answer, None where there is none. Raises httpx.HTTPError."""
-    async with ollama.stream("GET", path) as response:
-        if response.status_code != httpx.codes.OK:
-            return None
-        body = bytearray()
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > LARGEST:
-                return None
-    try:
-        answer: object = httpx.Response(200, content=bytes(body)).json()
-    except (ValueError, RecursionError):
-        return None
-    return answer
 
 
 def _models(answer: dict[str, Any]) -> tuple[Model, ...]:

@@ -86,7 +86,7 @@ class Meter:
         key = who.key_name if who.key_id is not None and who.key_name is not None else who.auth
         seconds = ended_at - started_at
         if not route.metered:
-            model = None if asked is None else self.models.label(asked)
+            model = self.label(route, asked)
             if relay.forwarded_at:
                 self._ledger.add(time.time(), who.key_id, key, model, route.path, None, None, seconds)
             return NO_COST if model is None else Cost(model)

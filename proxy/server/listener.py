@@ -74,12 +74,15 @@ def raise_open_files(wanted: int) -> int:
 
 
 class Listener:
-    """Serves ``app`` (ASGI) on one socket with `ClientConnection`s."""
+    """Serves ``app`` (ASGI) on one socket with `ClientConnection`s.
+
+    ``tls`` may be replaced; it counts for the connections that are accepted from then on.
+    """
 
     def __init__(self, app: Any, sock: socket.socket, tls: ssl.SSLContext | None, shared: Shared) -> None:
         self.shared = shared
         self._sock = sock
-        self._tls = tls
+        self.tls = tls
         self._state = ServerState()
         # The response path is ours, so uvicorn adds no fields, logs no access and trusts no proxy fields.
         self._config = UvicornConfig(
@@ -96,10 +99,6 @@ class Listener:
         )
         self._handshakes: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.Task[None] | None = None
-
-    def use(self, tls: ssl.SSLContext | None) -> None:
-        """Take another context for the connections that are accepted from now on."""
-        self._tls = tls
 
     @property
     def connections(self) -> set[ClientConnection]:
@@ -150,7 +149,7 @@ class Listener:
     async def _connect(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        timeout = {"ssl_handshake_timeout": self.shared.header_timeout} if self._tls else {}
+        timeout = {"ssl_handshake_timeout": self.shared.header_timeout} if self.tls else {}
         made: list[ClientConnection] = []
 
         def make() -> ClientConnection:
@@ -158,7 +157,7 @@ class Listener:
             return made[0]
 
         try:
-            await loop.connect_accepted_socket(make, sock, ssl=self._tls, **cast("Any", timeout))
+            await loop.connect_accepted_socket(make, sock, ssl=self.tls, **cast("Any", timeout))
         except OSError:  # the handshake failed or took too long: the network's everyday
             sock.close()
             if not made or made[0].transport is None:

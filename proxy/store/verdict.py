@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from proxy.identity.api_keys import KEY_LENGTH, PREFIX, ApiKey, id_of
-from proxy.identity.verdict import Verdict, judge
+from proxy.identity.verdict import Verdict
 from proxy.store.listing import rfc3339
-
-__all__ = ["Verdict", "in_words", "judge"]
 
 
 def in_words(verdict: Verdict, text: str, key: ApiKey | None) -> str:

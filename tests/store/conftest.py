@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,18 @@ def open_key_store(request: pytest.FixtureRequest, database: Path) -> Callable[[
 def threads() -> Callable[[], set[threading.Thread]]:
     """The threads that somebody has to end; daemons may be of servers that other modules left running."""
     return lambda: {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+@pytest.fixture
+def longest_turn() -> Callable[[], Awaitable[float]]:
+    """Measures for a third of a second how long, in seconds, the event loop is held up at once."""
+
+    async def measure() -> float:
+        longest = 0.0
+        for _ in range(30):
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+        return longest
+
+    return measure

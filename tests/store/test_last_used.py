@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -119,18 +118,14 @@ def test_a_store_that_stays_locked_is_explained_and_what_waits_can_be_written_la
     assert stored(database) == {key: NOW}
 
 
-def test_a_writer_that_keeps_others_waiting_does_not_stop_the_loop(database):
+def test_a_writer_that_keeps_others_waiting_does_not_stop_the_loop(database, longest_turn):
     (key,) = create(database, "laptop")
 
     async def check() -> None:
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             task = asyncio.create_task(write_last_used(database, {key: NOW}))
-            longest = 0.0
-            for _ in range(30):
-                began = time.monotonic()
-                await asyncio.sleep(0.01)
-                longest = max(longest, time.monotonic() - began)
+            longest = await longest_turn()
             assert not task.done()
             connection.execute("ROLLBACK")
             await task

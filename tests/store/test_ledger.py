@@ -191,15 +191,11 @@ def test_proxies_that_write_at_once_add_up(store):
     assert stored(store) == [(*ROW[:5], 80, 400, 800, 20.0)]
 
 
-def test_a_store_that_is_locked_for_a_while_is_waited_for_and_does_not_stop_the_loop(store):
+def test_a_store_that_is_locked_for_a_while_is_waited_for_and_does_not_stop_the_loop(store, longest_turn):
     async def check() -> None:
         with locked(store) as connection:
             task = asyncio.create_task(write(store, batch(ROW)))
-            longest = 0.0
-            for _ in range(30):
-                began = time.monotonic()
-                await asyncio.sleep(0.01)
-                longest = max(longest, time.monotonic() - began)
+            longest = await longest_turn()
             assert not task.done()
             connection.execute("ROLLBACK")
             await task

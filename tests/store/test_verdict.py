@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.identity.api_keys import ApiKey, Refusal, Secret, digest, generate, issue, reissue, verify
-from proxy.store.verdict import Verdict, in_words, judge
+from proxy.identity.verdict import Verdict, judge
+from proxy.store.verdict import in_words
 
 NOW = 1_800_000_000.0
 TEXT, KEY = issue("laptop", NOW)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from proxy.upstream import model_list
+from proxy.upstream import json_answer, model_list
 from proxy.upstream.model_list import follow_models, list_models
 
 JSON = {"Content-Type": "application/json"}
@@ -143,7 +143,7 @@ def test_an_answer_that_is_compressed_is_read_and_garbage_is_not(ollama: Ollama)
 
 
 def test_an_endless_answer_ends_at_its_bound(ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_list, "LARGEST", 100_000)
+    monkeypatch.setattr(json_answer, "LARGEST", 100_000)
     ollama.pieces = [b" " * 50_000] * 200
     assert ask(ollama.url) is None
     ollama.pieces = [b'{"models":[]}' + b" " * 90_000]
