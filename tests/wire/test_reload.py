@@ -433,6 +433,7 @@ def test_a_pair_that_is_replaced_file_by_file_is_followed_as_a_pair(settings: Se
     started = time.monotonic()
     until(lambda: shown(site) == ssl.PEM_cert_to_DER_cert(pem.decode()), FOLLOWED)
     assert time.monotonic() - started < FOLLOWED
+    until(lambda: settings.lines()[settings.told :])  # the line is on its way when the certificate is there
     actions = [line["action"] for line in settings.lines()[settings.told :]]
     assert actions == ["configuration_changed"]
     assert site.metric(SUCCESS, {}) == 1

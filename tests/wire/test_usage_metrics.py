@@ -269,7 +269,7 @@ def test_the_subject_of_a_token_is_no_label(connect: Connect, site: Site, named:
 def test_a_key_that_is_limited_to_models_is_counted_by_the_one_that_it_asks_for(
     connect: Connect, site: Site, keys: Keys, moved: Moved
 ) -> None:
-    key = make_key(keys.store, "limited", "--model", "smollm2:*")
+    key = make_key(keys.store, "counted", "--model", "smollm2:*")
     keys.more.append(key)
     site.upstream.answer = recorded(RECORDED["chat-stream"], 500)
     client = connect()
@@ -279,7 +279,7 @@ def test_a_key_that_is_limited_to_models_is_counted_by_the_one_that_it_asks_for(
         return client.request(request("POST", "/api/chat", key, body=body))
 
     until(lambda: asked("smollm2:135m").status == 200)
-    moved(15, "ollama_proxy_tokens_total", key="limited", model="smollm2:135m", type="input")
+    moved(15, "ollama_proxy_tokens_total", key="counted", model="smollm2:135m", type="input")
     line = make_up(site, asked("llama3.2"))
     assert (line["code"], line["model"], line["input_tokens"]) == ("model_denied", "llama3.2:latest", None)
 
