@@ -289,13 +289,13 @@ class Relay:
         return body
 
     def response_body(self, data: bytes) -> None:
-        if self.sent < TAIL:
-            if not self.sent:
-                self.first_byte_at = time.monotonic()
-            self.first += data[:TAIL]
+        if not self.sent:
+            self.first_byte_at = time.monotonic()
         self.sent += len(data)
         if self._metered:
             self.lines += data.count(b"\n")
+            if len(self.first) < TAIL:
+                self.first += data[:TAIL]
         if len(self._last) < TAIL:
             self._last += data
         else:
